@@ -1,0 +1,419 @@
+//! Records in packed form: what a producer hands to the store, what the store keeps, and what a
+//! batch is copied from.
+//!
+//! ```text
+//! index   8 B per record: data_len u32, key_len u16, flags u16   (little-endian)
+//! blob    per record: partition key, explicit hash key (16 B, if flag 0 is set), data
+//! ```
+//!
+//! A block's records are neighbours in one shard: record `i` has position `first + i`, and all
+//! arrived at the same millisecond. `docs/format.md` says how blocks lie in a journal frame.
+
+use bytes::Bytes;
+
+use crate::hash_key::HashKey;
+use crate::sequence::{Fields, SequenceNumber};
+use crate::shard::ShardId;
+use crate::time::UnixMillis;
+
+/// Size of an index entry in bytes.
+pub const INDEX_ENTRY_BYTES: usize = 8;
+
+/// Flag of an entry: an explicit hash key stands between the key and the data.
+const HAS_EXPLICIT_HASH: u16 = 1;
+
+/// Size of an explicit hash key in bytes.
+const HASH_BYTES: usize = 16;
+
+/// Records in packed form that have no place in a shard yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Records {
+    index: Vec<u8>,
+    blob: Vec<u8>,
+}
+
+impl Records {
+    /// No records, with room for `count` of them with `blob_bytes` of keys and data.
+    pub fn with_capacity(count: usize, blob_bytes: usize) -> Self {
+        Self {
+            index: Vec::with_capacity(count * INDEX_ENTRY_BYTES),
+            blob: Vec::with_capacity(blob_bytes),
+        }
+    }
+
+    /// Adds a record. The key has at most 65,535 bytes and the data fewer than 2^32: both are
+    /// limits that the API has checked long before.
+    pub fn push(&mut self, key: &str, explicit: Option<HashKey>, data: &[u8]) {
+        self.push_with(key, explicit, data.len(), |out| out.copy_from_slice(data));
+    }
+
+    /// Adds a record of `data_len` bytes that `fill` writes in place (a decoder, say).
+    pub fn push_with(
+        &mut self,
+        key: &str,
+        explicit: Option<HashKey>,
+        data_len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) {
+        let key_len = u16::try_from(key.len()).expect("a partition key of at most 65,535 bytes");
+        let len = u32::try_from(data_len).expect("record data below 4 GiB");
+        let flags = if explicit.is_some() {
+            HAS_EXPLICIT_HASH
+        } else {
+            0
+        };
+        self.index.extend_from_slice(&len.to_le_bytes());
+        self.index.extend_from_slice(&key_len.to_le_bytes());
+        self.index.extend_from_slice(&flags.to_le_bytes());
+        self.blob.extend_from_slice(key.as_bytes());
+        if let Some(hash) = explicit {
+            self.blob.extend_from_slice(&hash.0.to_le_bytes());
+        }
+        let at = self.blob.len();
+        self.blob.resize(at + data_len, 0);
+        fill(&mut self.blob[at..]);
+    }
+
+    /// Adds all of `other`'s records behind these.
+    pub fn append(&mut self, other: &Self) {
+        self.index.extend_from_slice(&other.index);
+        self.blob.extend_from_slice(&other.blob);
+    }
+
+    /// How many records there are.
+    pub fn count(&self) -> usize {
+        self.index.len() / INDEX_ENTRY_BYTES
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// The packed index.
+    pub fn index(&self) -> &[u8] {
+        &self.index
+    }
+
+    /// The packed keys and data.
+    pub fn blob(&self) -> &[u8] {
+        &self.blob
+    }
+
+    /// Bytes that these records take in packed form.
+    pub fn packed_bytes(&self) -> usize {
+        self.index.len() + self.blob.len()
+    }
+
+    /// The two parts, to be kept without a copy.
+    pub fn into_parts(self) -> (Vec<u8>, Vec<u8>) {
+        (self.index, self.blob)
+    }
+
+    /// The records' keys, explicit hash keys and data, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Parts<'_>> {
+        parts(&self.index, &self.blob)
+    }
+}
+
+/// One record's contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts<'a> {
+    /// The partition key.
+    pub key: &'a str,
+    /// The explicit hash key, if the producer gave one.
+    pub explicit: Option<HashKey>,
+    /// The data.
+    pub data: &'a [u8],
+}
+
+impl Parts<'_> {
+    /// Where the record belongs in the hash space.
+    pub fn hash_key(&self) -> HashKey {
+        self.explicit
+            .unwrap_or_else(|| HashKey::of_partition_key(self.key))
+    }
+}
+
+/// A run of neighbouring records of one shard, as the store hands them out. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    shard: ShardId,
+    created_seconds: u64,
+    first: u64,
+    arrival: UnixMillis,
+    index: Bytes,
+    blob: Bytes,
+}
+
+/// Why bytes are not a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a block whose index and blob do not fit each other")]
+pub struct BadBlock;
+
+/// Where a block stands: everything about its records but their contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The shard.
+    pub shard: ShardId,
+    /// The shard's creation time, seconds since the epoch.
+    pub created_seconds: u64,
+    /// Position of the first record, at least 1.
+    pub first: u64,
+    /// When the records arrived.
+    pub arrival: UnixMillis,
+}
+
+impl Block {
+    /// A block from its packed parts.
+    ///
+    /// # Errors
+    /// `BadBlock` when the index does not describe exactly this blob, or a key is not UTF-8:
+    /// afterwards no reader has to check again.
+    pub fn new(placement: Placement, index: Bytes, blob: Bytes) -> Result<Self, BadBlock> {
+        let Placement {
+            shard,
+            created_seconds,
+            first,
+            arrival,
+        } = placement;
+        if index.len() % INDEX_ENTRY_BYTES != 0 {
+            return Err(BadBlock);
+        }
+        let mut at = 0usize;
+        for entry in index.chunks_exact(INDEX_ENTRY_BYTES) {
+            let entry = Entry::read(entry);
+            let key = blob.get(at..at + entry.key_len).ok_or(BadBlock)?;
+            std::str::from_utf8(key).map_err(|_| BadBlock)?;
+            at = at.checked_add(entry.record_len()).ok_or(BadBlock)?;
+        }
+        if at != blob.len() {
+            return Err(BadBlock);
+        }
+        Ok(Self {
+            shard,
+            created_seconds,
+            first,
+            arrival,
+            index,
+            blob,
+        })
+    }
+
+    /// The shard that the records belong to.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Position of the first record.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Position after the last record.
+    pub fn end(&self) -> u64 {
+        self.first + u64::from(self.count())
+    }
+
+    /// When the records arrived.
+    pub fn arrival(&self) -> UnixMillis {
+        self.arrival
+    }
+
+    /// How many records there are.
+    pub fn count(&self) -> u32 {
+        (self.index.len() / INDEX_ENTRY_BYTES) as u32
+    }
+
+    /// Bytes of keys and data.
+    pub fn blob_bytes(&self) -> usize {
+        self.blob.len()
+    }
+
+    /// All records, in order.
+    pub fn iter(&self) -> impl Iterator<Item = RecordRef<'_>> {
+        parts(&self.index, &self.blob)
+            .zip(self.first..)
+            .map(|(parts, position)| RecordRef {
+                parts,
+                position,
+                arrival: self.arrival,
+                shard: self.shard,
+                created_seconds: self.created_seconds,
+            })
+    }
+
+    /// Number of the record at `position`, whether it is in this block or not.
+    pub fn sequence_number(&self, position: u64) -> SequenceNumber {
+        SequenceNumber::new(Fields {
+            created_seconds: self.created_seconds,
+            shard_index: self.shard.0,
+            counter: position,
+            seconds: self.arrival.seconds(),
+        })
+    }
+
+    pub(crate) fn entries(&self, from: u32, to: u32) -> impl Iterator<Item = Entry> {
+        self.index[from as usize * INDEX_ENTRY_BYTES..to as usize * INDEX_ENTRY_BYTES]
+            .chunks_exact(INDEX_ENTRY_BYTES)
+            .map(Entry::read)
+    }
+
+    /// The blob bytes of records `from..to`.
+    pub(crate) fn blob_of(&self, from: u32, to: u32) -> &[u8] {
+        let start: usize = self.entries(0, from).map(|e| e.record_len()).sum();
+        let len: usize = self.entries(from, to).map(|e| e.record_len()).sum();
+        &self.blob[start..start + len]
+    }
+}
+
+/// One record of a block.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordRef<'a> {
+    /// Key, explicit hash key and data.
+    pub parts: Parts<'a>,
+    /// Position in the shard.
+    pub position: u64,
+    /// When it arrived.
+    pub arrival: UnixMillis,
+    shard: ShardId,
+    created_seconds: u64,
+}
+
+impl RecordRef<'_> {
+    /// The record's sequence number.
+    pub fn sequence_number(&self) -> SequenceNumber {
+        SequenceNumber::new(Fields {
+            created_seconds: self.created_seconds,
+            shard_index: self.shard.0,
+            counter: self.position,
+            seconds: self.arrival.seconds(),
+        })
+    }
+
+    /// Bytes that count against size limits: data and key.
+    pub fn payload_bytes(&self) -> usize {
+        self.parts.data.len() + self.parts.key.len()
+    }
+}
+
+/// An index entry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) key_len: usize,
+    pub(crate) data_len: usize,
+    pub(crate) explicit: bool,
+}
+
+impl Entry {
+    fn read(bytes: &[u8]) -> Self {
+        Self {
+            data_len: u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize,
+            key_len: usize::from(u16::from_le_bytes([bytes[4], bytes[5]])),
+            explicit: u16::from_le_bytes([bytes[6], bytes[7]]) & HAS_EXPLICIT_HASH != 0,
+        }
+    }
+
+    pub(crate) fn hash_len(&self) -> usize {
+        if self.explicit { HASH_BYTES } else { 0 }
+    }
+
+    pub(crate) fn record_len(&self) -> usize {
+        self.key_len + self.hash_len() + self.data_len
+    }
+}
+
+fn parts<'a>(index: &'a [u8], blob: &'a [u8]) -> impl Iterator<Item = Parts<'a>> {
+    let mut rest = blob;
+    index.chunks_exact(INDEX_ENTRY_BYTES).map(move |entry| {
+        let entry = Entry::read(entry);
+        let (record, after) = rest.split_at(entry.record_len());
+        rest = after;
+        let (key, record) = record.split_at(entry.key_len);
+        let (hash, data) = record.split_at(entry.hash_len());
+        let explicit = <[u8; HASH_BYTES]>::try_from(hash)
+            .ok()
+            .map(|b| HashKey(u128::from_le_bytes(b)));
+        Parts {
+            key: std::str::from_utf8(key).unwrap_or_default(),
+            explicit,
+            data,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placement() -> Placement {
+        Placement {
+            shard: ShardId(3),
+            created_seconds: 1_700_000_000,
+            first: 7,
+            arrival: UnixMillis(1_700_000_050_123),
+        }
+    }
+
+    #[test]
+    fn a_block_gives_back_what_was_pushed() {
+        let mut records = Records::default();
+        records.push("a", None, b"first");
+        records.push("ü", Some(HashKey(5)), b"");
+        records.push("c", None, b"third");
+        assert_eq!(records.count(), 3);
+        let (index, blob) = records.into_parts();
+        let block = Block::new(placement(), index.into(), blob.into()).expect("a good block");
+        let seen: Vec<_> = block.iter().map(|r| (r.position, r.parts)).collect();
+        assert_eq!(
+            seen,
+            [
+                (
+                    7,
+                    Parts {
+                        key: "a",
+                        explicit: None,
+                        data: b"first"
+                    }
+                ),
+                (
+                    8,
+                    Parts {
+                        key: "ü",
+                        explicit: Some(HashKey(5)),
+                        data: b""
+                    }
+                ),
+                (
+                    9,
+                    Parts {
+                        key: "c",
+                        explicit: None,
+                        data: b"third"
+                    }
+                ),
+            ]
+        );
+        assert_eq!(block.end(), 10);
+        assert_eq!(block.blob_of(1, 3).len(), 2 + 16 + 1 + 5);
+    }
+
+    #[test]
+    fn an_index_that_does_not_fit_its_blob_is_refused() {
+        let mut records = Records::default();
+        records.push("key", None, b"data");
+        let (index, blob) = records.into_parts();
+        for (index, blob) in [
+            (index.clone(), blob[1..].to_vec()),
+            (index[1..].to_vec(), blob.clone()),
+            (vec![0xff; 8], blob.clone()),
+            (index.clone(), [blob.clone(), vec![0]].concat()),
+            (index, vec![0xff; blob.len()]),
+        ] {
+            assert_eq!(
+                Block::new(placement(), index.into(), blob.into()),
+                Err(BadBlock)
+            );
+        }
+    }
+}

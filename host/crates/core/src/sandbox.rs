@@ -1,0 +1,228 @@
+//! The seam to the machine that runs guests. The real one is the crate `shardmill-sandbox`; tests
+//! script their own.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::batch::{Batch, BatchContext};
+use crate::effects::Effects;
+use crate::limits::FunctionLimits;
+use crate::outcome::Outcome;
+use crate::time::UnixMillis;
+
+/// A boxed future.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Compiles modules and runs them under limits.
+pub trait Sandbox: Send + Sync {
+    /// Compiles and checks a module: imports, exports, ABI. Takes CPU time in proportion to its
+    /// size; runs nothing but `shardmill_abi_v1`.
+    fn load(&self, wasm: Bytes) -> BoxFuture<'_, Result<Arc<dyn Module>, LoadError>>;
+
+    /// Runs one attempt on a fresh instance. Always answers: whatever the guest does ends in an
+    /// [`Outcome`]. Dropping the future cancels the attempt.
+    fn invoke(&self, invocation: Invocation) -> BoxFuture<'_, Report>;
+}
+
+/// A loaded module.
+pub trait Module: Any + Send + Sync {
+    /// SHA-256 of the wasm bytes, in hexadecimal.
+    fn digest(&self) -> &str;
+
+    /// How it is called.
+    fn carrier(&self) -> Carrier;
+}
+
+/// How a module is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// A core module with the packed ABI.
+    Packed {
+        /// What it takes.
+        mode: Mode,
+        /// Whether it says that it uses keyed state.
+        uses_state: bool,
+    },
+    /// A WASI command: JSON on standard input and output.
+    Command,
+}
+
+impl Carrier {
+    /// Whether the function takes Lambda's JSON event rather than packed records.
+    pub fn takes_json(self) -> bool {
+        matches!(
+            self,
+            Self::Command
+                | Self::Packed {
+                    mode: Mode::Event,
+                    ..
+                }
+        )
+    }
+
+    /// Whether `progress` is the record's index in order, so that a prefix of a failed batch is done.
+    pub fn is_record_mode(self) -> bool {
+        matches!(
+            self,
+            Self::Packed {
+                mode: Mode::Record,
+                ..
+            }
+        )
+    }
+}
+
+/// What a packed-ABI handler takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// One record after the other.
+    Record,
+    /// The whole batch.
+    Batch,
+    /// Lambda's JSON event.
+    Event,
+}
+
+/// Why a module cannot be used. The message says what to change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// Not WebAssembly, or not valid, or a proposal that is switched off.
+    #[error("not a usable WebAssembly module: {0}")]
+    Invalid(String),
+    /// A kind of file that is refused: a component, a precompiled artifact.
+    #[error("{0}")]
+    Refused(String),
+    /// An import that the host does not offer.
+    #[error(
+        "import {module:?} {name:?} is not offered: a handler may import wasi_snapshot_preview1 and shardmill"
+    )]
+    Import {
+        /// The import's module.
+        module: String,
+        /// The import's name.
+        name: String,
+    },
+    /// Exports that are missing or have another type, or an ABI word that makes no sense.
+    #[error("{0}")]
+    Abi(String),
+    /// Larger than the host takes.
+    #[error("module of {size} bytes, {allowed} allowed")]
+    TooLarge {
+        /// Its size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        allowed: usize,
+    },
+}
+
+/// What an invocation gets.
+pub enum Input {
+    /// Records, for a packed-ABI handler in record or batch mode.
+    Records(Batch),
+    /// A JSON event, for the others, with the number of records in it.
+    Event {
+        /// The event.
+        json: Bytes,
+        /// How many records it holds.
+        count: usize,
+    },
+}
+
+/// One attempt.
+pub struct Invocation {
+    /// The module, from the same sandbox.
+    pub module: Arc<dyn Module>,
+    /// What it gets.
+    pub input: Input,
+    /// The header of the packed batch. The sandbox fills in `deadline`.
+    pub context: BatchContext,
+    /// The limits.
+    pub limits: FunctionLimits,
+    /// The function's environment variables; nothing else is in the guest's environment.
+    pub environment: Arc<BTreeMap<String, String>>,
+    /// Reads keyed state.
+    pub state: Arc<dyn StateView>,
+    /// The guest's wall clock: stands still at this instant.
+    pub now: UnixMillis,
+    /// Seed of the guest's randomness.
+    pub seed: [u8; 32],
+}
+
+/// Reads keyed state for one function. Called on an invoker's thread, so it may block shortly.
+pub trait StateView: Send + Sync {
+    /// The value and its revision; `None` where there is none.
+    ///
+    /// # Errors
+    /// What the store says; the attempt ends as throttled.
+    fn get(&self, partition_key: &str, name: &str) -> Result<Option<(Bytes, u64)>, String>;
+}
+
+/// No keyed state: for invocations by hand and dry runs.
+pub struct NoState;
+
+impl StateView for NoState {
+    fn get(&self, _: &str, _: &str) -> Result<Option<(Bytes, u64)>, String> {
+        Ok(None)
+    }
+}
+
+/// What came of an attempt.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it did. In record mode, the effects of the records that are done and, on success, of
+    /// all; effects of the record at fault are already left out.
+    pub effects: Effects,
+    /// What it used.
+    pub usage: Usage,
+    /// Lines from `log` and standard output, in order, within the output limit.
+    pub log: Vec<LogLine>,
+    /// The end of standard error, lossily decoded, at most 4 KiB.
+    pub stderr_tail: String,
+    /// Bytes of output that were cut off.
+    pub output_cut_bytes: u64,
+}
+
+/// What an attempt used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Fuel, units.
+    pub fuel: u64,
+    /// The fuel limit, units.
+    pub fuel_allowed: u64,
+    /// Highest size of linear memory, bytes.
+    pub memory_bytes: u64,
+    /// Its own running and sleeping.
+    pub duration: Duration,
+}
+
+/// A line that a guest wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// The level that the guest gave; output on standard output is info, on standard error warn.
+    pub level: LogLevel,
+    /// The text.
+    pub text: String,
+}
+
+/// A log level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// 1
+    Error,
+    /// 2
+    Warn,
+    /// 3
+    Info,
+    /// 4
+    Debug,
+    /// 5
+    Trace,
+}

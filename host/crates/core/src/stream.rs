@@ -1,0 +1,190 @@
+//! A stream: its identity, its settings and its shards.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::hash_key::{HashKey, HashKeyRange};
+use crate::shard::{Shard, ShardId};
+use crate::tenant::Scope;
+use crate::time::UnixMillis;
+
+/// One incarnation of a stream: a stream that is deleted and made again has another one.
+/// Assigned by the store, never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StreamId(pub u64);
+
+/// A stream's name: 1 to 128 of `a-z A-Z 0-9 _ . -`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct StreamName(Box<str>);
+
+impl StreamName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for StreamName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A text that is not a stream's name.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[error("stream name {0:?}: 1 to 128 of a-z A-Z 0-9 _ . - expected")]
+pub struct BadStreamName(pub String);
+
+impl FromStr for StreamName {
+    type Err = BadStreamName;
+
+    fn from_str(text: &str) -> Result<Self, BadStreamName> {
+        let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+        if (1..=128).contains(&text.len()) && text.bytes().all(good) {
+            Ok(Self(text.into()))
+        } else {
+            Err(BadStreamName(text.into()))
+        }
+    }
+}
+
+impl TryFrom<String> for StreamName {
+    type Error = BadStreamName;
+
+    fn try_from(text: String) -> Result<Self, BadStreamName> {
+        text.parse()
+    }
+}
+
+impl From<StreamName> for String {
+    fn from(name: StreamName) -> Self {
+        name.0.into()
+    }
+}
+
+/// How a stream gets its capacity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum StreamMode {
+    /// The owner says how many shards there are.
+    Provisioned,
+    /// The host splits and merges by load.
+    OnDemand,
+}
+
+/// What a stream's state looks like from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum StreamStatus {
+    /// Made, not yet usable.
+    Creating,
+    /// Usable.
+    Active,
+    /// On its way out.
+    Deleting,
+}
+
+/// A stream with its shards, as the store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// This incarnation.
+    pub id: StreamId,
+    /// Account and region.
+    pub scope: Scope,
+    /// The name in that scope.
+    pub name: StreamName,
+    /// When CreateStream was accepted.
+    pub created: UnixMillis,
+    /// From when on the stream is ACTIVE.
+    pub active_from: UnixMillis,
+    /// When DeleteStream was accepted.
+    pub deleted: Option<UnixMillis>,
+    /// Provisioned or on demand.
+    pub mode: StreamMode,
+    /// How long records are kept, 24 … 8,760 hours.
+    pub retention_hours: u32,
+    /// The largest record (data and partition key), 1,024 … 10,240 KiB.
+    pub max_record_size_kib: u32,
+    /// Tags, by key.
+    #[serde(default)]
+    pub tags: std::collections::BTreeMap<String, String>,
+    /// Every shard that is not expired, by index.
+    pub shards: Vec<Shard>,
+}
+
+impl Stream {
+    /// Records are kept for 24 hours unless the owner asks for more.
+    pub const DEFAULT_RETENTION_HOURS: u32 = 24;
+    /// The largest record unless the owner asks for more: 1 MiB.
+    pub const DEFAULT_MAX_RECORD_SIZE_KIB: u32 = 1024;
+
+    /// The shards of a new stream: `count` tiles, created two seconds before the call, as AWS
+    /// has it, so that the first record's number is above the shard's start.
+    pub fn initial_shards(count: u32, now: UnixMillis) -> Vec<Shard> {
+        let created_seconds = now.seconds().saturating_sub(2);
+        HashKeyRange::tiling(count)
+            .zip(0..)
+            .map(|(range, index)| Shard {
+                id: ShardId(index),
+                range,
+                created_seconds,
+                parents: Vec::new(),
+                closed_seconds: None,
+            })
+            .collect()
+    }
+
+    /// The state at `now`.
+    pub fn status(&self, now: UnixMillis) -> StreamStatus {
+        if self.deleted.is_some() {
+            StreamStatus::Deleting
+        } else if now < self.active_from {
+            StreamStatus::Creating
+        } else {
+            StreamStatus::Active
+        }
+    }
+
+    /// `arn:aws:kinesis:REGION:ACCOUNT:stream/NAME`.
+    pub fn arn(&self) -> String {
+        format!(
+            "arn:aws:kinesis:{}:{}:stream/{}",
+            self.scope.region, self.scope.tenant, self.name
+        )
+    }
+
+    /// How long records are kept.
+    pub fn retention(&self) -> Duration {
+        Duration::from_secs(u64::from(self.retention_hours) * 3600)
+    }
+
+    /// The largest record, data and partition key together, in bytes.
+    pub fn max_record_bytes(&self) -> usize {
+        self.max_record_size_kib as usize * 1024
+    }
+
+    /// The open shard that takes `key`. Open shards tile the hash space.
+    pub fn open_shard(&self, key: HashKey) -> Option<&Shard> {
+        self.shards
+            .iter()
+            .find(|s| s.closed_seconds.is_none() && s.range.contains(key))
+    }
+
+    /// The shard with this id, open or closed.
+    pub fn shard(&self, id: ShardId) -> Option<&Shard> {
+        self.shards
+            .binary_search_by_key(&id, |s| s.id)
+            .ok()
+            .map(|at| &self.shards[at])
+    }
+
+    /// The shards that came from `id`.
+    pub fn children(&self, id: ShardId) -> impl Iterator<Item = &Shard> {
+        self.shards.iter().filter(move |s| s.parents.contains(&id))
+    }
+}
