@@ -1,1 +1,3 @@
-//! placeholder
+//! Everything of Shardmill that talks to the world: HTTP, the mapping loop, the command line.
+
+pub mod clock;

@@ -1,0 +1,1 @@
+//! The host as a process, over HTTP: a module per topic.
