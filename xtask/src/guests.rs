@@ -43,9 +43,12 @@ pub(crate) fn build() -> Result<Vec<PathBuf>> {
 /// The packages below `handlers/` with a cdylib.
 fn handlers() -> Result<Vec<Handler>> {
     let mut metadata = program::cargo();
-    metadata
-        .current_dir(paths::workspace())
-        .args(["metadata", "--no-deps", "--format-version", "1"]);
+    metadata.current_dir(paths::workspace()).args([
+        "metadata",
+        "--no-deps",
+        "--format-version",
+        "1",
+    ]);
     let text = program::quiet(&mut metadata)?;
     let metadata: Value = serde_json::from_str(&text).context("read cargo's metadata")?;
     Ok(find(&metadata, &paths::workspace().join("handlers")))
@@ -86,7 +89,13 @@ fn compile(handlers: &[Handler], target: &WasmTarget, place: &Path) -> Result<()
     target.apply(&mut build);
     build
         .current_dir(paths::workspace())
-        .args(["build", "--profile", "guest", "--target", wasm_target::TRIPLE])
+        .args([
+            "build",
+            "--profile",
+            "guest",
+            "--target",
+            wasm_target::TRIPLE,
+        ])
         // The compiler made from packages may be older than the one the host asks for.
         .arg("--ignore-rust-version")
         .arg("--target-dir")
@@ -147,6 +156,9 @@ mod tests {
             .iter()
             .map(|one| (one.package.as_str(), one.artifact.as_str()))
             .collect();
-        assert_eq!(names, [("alpha", "alpha.wasm"), ("zeta-one", "zeta_one.wasm")]);
+        assert_eq!(
+            names,
+            [("alpha", "alpha.wasm"), ("zeta-one", "zeta_one.wasm")]
+        );
     }
 }

@@ -1,1 +1,71 @@
-fn main() {}
+//! The developer's commands, `cargo xtask …`: a map, and the exit code.
+//! Each does all the set-up that a fresh machine needs; results go to standard output,
+//! progress to standard error.
+
+mod apt;
+mod bench;
+mod clients;
+mod demo;
+mod guests;
+mod host;
+mod paths;
+mod program;
+mod progress;
+mod step;
+mod tally;
+mod test;
+mod wasm_target;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Build, try, prove and measure Shardmill.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a clickstream through a host of its own and show what came out
+    Demo(demo::Arguments),
+    /// Run everything that proves the project; the last line is `N passed, N failed`
+    Test,
+    /// Measure, each figure beside its limit
+    Bench(bench::Arguments),
+    /// Find or make the compiler for handlers
+    WasmTarget,
+    /// Build every handler below `handlers/` to wasm
+    Guests,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Demo(arguments) => demo::run(&arguments)?,
+        Command::Test => return test::run(),
+        Command::Bench(arguments) => bench::run(&arguments)?,
+        Command::WasmTarget => {
+            println!("{}", wasm_target::describe(&wasm_target::ensure()?));
+        }
+        Command::Guests => {
+            for file in guests::build()? {
+                println!("{}", file.display());
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

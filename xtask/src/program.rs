@@ -81,10 +81,7 @@ pub(crate) fn quiet_within(command: &mut Command, limit: Duration) -> Result<Str
 ///
 /// # Errors
 /// The program cannot be started or read. How it ended is the value.
-pub(crate) fn streamed(
-    command: &mut Command,
-    mut reader: impl FnMut(&str),
-) -> Result<ExitStatus> {
+pub(crate) fn streamed(command: &mut Command, mut reader: impl FnMut(&str)) -> Result<ExitStatus> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -40,8 +40,7 @@ impl Progress {
 
     /// A line that stays.
     pub(crate) fn note(&self, text: &str) {
-        self.spinner
-            .suspend(|| eprintln!("{}: {text}", self.title));
+        self.spinner.suspend(|| eprintln!("{}: {text}", self.title));
     }
 }
 

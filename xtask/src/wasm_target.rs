@@ -97,7 +97,10 @@ pub(crate) fn ensure() -> Result<WasmTarget> {
             Ok(()) => return Ok(WasmTarget::installed()),
             Err(error) => said = format!("{error:#}"),
         }
-        progress.note(&format!("rustup cannot add {TRIPLE}: {}", first_line(&said)));
+        progress.note(&format!(
+            "rustup cannot add {TRIPLE}: {}",
+            first_line(&said)
+        ));
     }
     if debian_can {
         return debian::make(&progress).with_context(|| {

@@ -25,6 +25,9 @@ const RECIPE: u32 = 1;
 /// Where Debian puts this machine's shared libraries, and rustc its own.
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
+/// How the folders begin in which a compiler is being made.
+const BUILDING: &str = "building-";
+
 /// The name of the empty crate whose build compiles the standard library.
 const EMPTY_CRATE: &str = "shardmill_empty";
 
@@ -51,8 +54,9 @@ pub(super) fn make(progress: &Progress) -> Result<WasmTarget> {
         return Ok(describe(&root));
     }
 
+    remove_abandoned(cache)?;
     let building = tempfile::Builder::new()
-        .prefix("building-")
+        .prefix(BUILDING)
         .tempdir_in(cache)
         .context("make a folder to build in")?;
     let made = building.path().join("root");
@@ -65,6 +69,17 @@ pub(super) fn make(progress: &Progress) -> Result<WasmTarget> {
     fs::rename(&made, &root).with_context(|| format!("move it to {}", root.display()))?;
     progress.note(&format!("made {}", root.display()));
     Ok(describe(&root))
+}
+
+/// Removes what a killed build left. The lock is held, so nobody is at work in it.
+fn remove_abandoned(cache: &Path) -> Result<()> {
+    for entry in fs::read_dir(cache).context("list the cache folder")? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(BUILDING) {
+            fs::remove_dir_all(entry.path()).context("remove an abandoned build")?;
+        }
+    }
+    Ok(())
 }
 
 /// `wasm-target/debian-<recipe>-rustc-<installed version>` in the cache: the linker comes from
@@ -212,10 +227,7 @@ mod tests {
 
     #[test]
     fn the_minor_version_is_cut_from_debians() {
-        for (version, want) in [
-            ("1.85.0+dfsg3-1~deb12u3", "1.85"),
-            ("1:1.96.0-1", "1.96"),
-        ] {
+        for (version, want) in [("1.85.0+dfsg3-1~deb12u3", "1.85"), ("1:1.96.0-1", "1.96")] {
             assert_eq!(major_minor(version).unwrap(), want, "{version}");
         }
         assert!(major_minor("7").is_err());
