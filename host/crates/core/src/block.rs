@@ -281,6 +281,11 @@ pub struct RecordRef<'a> {
 }
 
 impl RecordRef<'_> {
+    /// The shard.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
     /// The record's sequence number.
     pub fn sequence_number(&self) -> SequenceNumber {
         SequenceNumber::new(Fields {

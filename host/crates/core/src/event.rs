@@ -2,3 +2,162 @@
 //!
 //! Rules: Lambda developer guide, "Process Amazon Kinesis Data Streams records with Lambda";
 //! member order as recorded from AWS.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+
+use crate::batch::Batch;
+use crate::block::RecordRef;
+use crate::stream::Stream;
+
+/// Bytes of an event without its records: `{"Records":[]}`.
+pub const EMPTY_EVENT_BYTES: usize = 14;
+
+/// What every record of a mapping's events says the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventSource {
+    region: String,
+    arn: String,
+    role: String,
+}
+
+impl EventSource {
+    /// The source for a stream; the role is the one that functions have until roles exist.
+    pub fn of(stream: &Stream) -> Self {
+        Self {
+            region: stream.scope.region.to_string(),
+            arn: stream.arn(),
+            role: format!("arn:aws:iam::{}:role/shardmill", stream.scope.tenant),
+        }
+    }
+
+    /// Bytes that a record takes in an event, with the comma behind it.
+    pub fn record_bytes(&self, record: &RecordRef<'_>) -> usize {
+        let mut text = String::new();
+        self.write_around(record, &mut text, |_| ());
+        text.len() + 1 + record.parts.data.len().div_ceil(3) * 4
+    }
+
+    /// The event for a batch.
+    pub fn event(&self, batch: &Batch) -> Bytes {
+        let mut text = String::from("{\"Records\":[");
+        for (index, record) in batch.iter().enumerate() {
+            if index > 0 {
+                text.push(',');
+            }
+            self.write_around(&record, &mut text, |text| {
+                push_base64(record.parts.data, text)
+            });
+        }
+        text.push_str("]}");
+        Bytes::from(text)
+    }
+
+    fn write_around(
+        &self,
+        record: &RecordRef<'_>,
+        text: &mut String,
+        data: impl FnOnce(&mut String),
+    ) {
+        let number = record.sequence_number();
+        let mut digits = [0; 58];
+        let number = number.write_decimal(&mut digits);
+        text.push_str("{\"kinesis\":{\"kinesisSchemaVersion\":\"1.0\",\"partitionKey\":");
+        push_json_string(record.parts.key, text);
+        text.push_str(",\"sequenceNumber\":\"");
+        text.push_str(number);
+        text.push_str("\",\"data\":\"");
+        data(text);
+        text.push_str("\",\"approximateArrivalTimestamp\":");
+        push_seconds(record.arrival.0, text);
+        text.push_str("},\"eventSource\":\"aws:kinesis\",\"eventVersion\":\"1.0\",\"eventID\":\"");
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{}:{number}", record.shard());
+        text.push_str("\",\"eventName\":\"aws:kinesis:record\",\"invokeIdentityArn\":\"");
+        text.push_str(&self.role);
+        text.push_str("\",\"awsRegion\":\"");
+        text.push_str(&self.region);
+        text.push_str("\",\"eventSourceARN\":\"");
+        text.push_str(&self.arn);
+        text.push_str("\"}");
+    }
+}
+
+/// Milliseconds as seconds with up to three decimals: a JSON number.
+fn push_seconds(millis: u64, text: &mut String) {
+    let _ = write!(text, "{}", millis / 1000);
+    let rest = millis % 1000;
+    if rest > 0 {
+        let decimals = format!("{rest:03}");
+        text.push('.');
+        text.push_str(decimals.trim_end_matches('0'));
+    }
+}
+
+fn push_json_string(value: &str, text: &mut String) {
+    text.push_str(&serde_json::Value::from(value).to_string());
+}
+
+fn push_base64(data: &[u8], text: &mut String) {
+    text.push_str(&base64_simd::STANDARD.encode_to_string(data));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::Slice;
+    use crate::block::{Block, Placement, Records};
+    use crate::shard::ShardId;
+    use crate::stream::{StreamId, StreamMode};
+    use crate::tenant::Scope;
+    use crate::time::UnixMillis;
+
+    #[test]
+    fn the_event_is_aws_text_and_its_length_is_known_before() {
+        let stream = Stream {
+            id: StreamId(1),
+            scope: Scope::default(),
+            name: "lambda-stream".parse().expect("a name"),
+            created: UnixMillis(0),
+            active_from: UnixMillis(0),
+            deleted: None,
+            mode: StreamMode::Provisioned,
+            retention_hours: 24,
+            max_record_size_kib: 1024,
+            tags: Default::default(),
+            shards: Vec::new(),
+        };
+        let mut records = Records::default();
+        records.push("1", None, b"Hello, this is a test.");
+        records.push("quo\"te", None, b"");
+        let (index, blob) = records.into_parts();
+        let placement = Placement {
+            shard: ShardId(6),
+            created_seconds: 1_545_000_000,
+            first: 1,
+            arrival: UnixMillis(1_545_084_650_980),
+        };
+        let block = Block::new(placement, index.into(), blob.into()).expect("a block");
+        let batch = Batch::new([Slice {
+            block,
+            from: 0,
+            to: 2,
+        }]);
+        let source = EventSource::of(&stream);
+        let event = source.event(&batch);
+        let sizes: usize = batch.iter().map(|r| source.record_bytes(&r)).sum();
+        assert_eq!(event.len(), EMPTY_EVENT_BYTES + sizes - 1);
+        let text = std::str::from_utf8(&event).expect("UTF-8");
+        assert!(text.starts_with(
+            r#"{"Records":[{"kinesis":{"kinesisSchemaVersion":"1.0","partitionKey":"1","sequenceNumber":"49"#
+        ));
+        assert!(text.contains(
+            r#""data":"SGVsbG8sIHRoaXMgaXMgYSB0ZXN0Lg==","approximateArrivalTimestamp":1545084650.98},"eventSource":"aws:kinesis","eventVersion":"1.0","eventID":"shardId-000000000006:49"#
+        ));
+        assert!(text.ends_with(
+            r#""eventName":"aws:kinesis:record","invokeIdentityArn":"arn:aws:iam::000000000000:role/shardmill","awsRegion":"us-east-1","eventSourceARN":"arn:aws:kinesis:us-east-1:000000000000:stream/lambda-stream"}]}"#
+        ));
+        serde_json::from_str::<serde_json::Value>(text).expect("valid JSON");
+    }
+}

@@ -1,0 +1,228 @@
+//! What follows from an outcome: which records are done, which are given up, and which are to be
+//! tried again, in what parts.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::batch::Batch;
+use crate::effects::Effects;
+use crate::mapping::{ItemFailures, Policy, backoff, read_item_failures};
+use crate::outcome::{Cause, Failure, Outcome};
+use crate::sandbox::Carrier;
+
+/// An outcome as the rules see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// Every record is done.
+    Success,
+    /// The records below the index are done; the one at it failed.
+    Partial(usize),
+    /// A function error. Uses an attempt.
+    Failed(Failure),
+    /// The host's own shortage. Uses no attempt.
+    Throttled(String),
+}
+
+/// Reads an outcome: a JSON response for its item failures, a partial answer for its lowest
+/// index and for effects that cannot be told apart.
+pub fn judge(
+    outcome: Outcome,
+    effects: &Effects,
+    batch: &Batch,
+    carrier: Carrier,
+    policy: &Policy,
+) -> Judgement {
+    let failed = |cause| {
+        Judgement::Failed(Failure {
+            cause,
+            record: None,
+        })
+    };
+    let records = match outcome {
+        Outcome::Ok { .. } => return Judgement::Success,
+        Outcome::Failed(failure) => return Judgement::Failed(failure),
+        Outcome::Throttled { reason } => return Judgement::Throttled(reason),
+        Outcome::Json { .. } if !policy.report_batch_item_failures => return Judgement::Success,
+        Outcome::Json { text } => match read_item_failures(&text, batch) {
+            ItemFailures::None => return Judgement::Success,
+            ItemFailures::Malformed(reason) => return failed(Cause::BadAnswer { reason }),
+            ItemFailures::Records(records) => records,
+        },
+        Outcome::Partial { failed, .. } => failed,
+    };
+    let Some(lowest) = records.into_iter().min() else {
+        return Judgement::Success;
+    };
+    if effects.has_untagged() && !carrier.takes_json() {
+        return failed(Cause::BadAnswer {
+            reason: "a partial answer, but an effect was made before `progress` named a record: \
+                     it belongs to no record, so it can be neither kept nor dropped"
+                .into(),
+        });
+    }
+    Judgement::Partial(lowest as usize)
+}
+
+/// What is known of the attempt beside its outcome.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempted {
+    /// Records of the batch, at least 1.
+    pub len: usize,
+    /// Failed attempts before this one.
+    pub attempts: u32,
+    /// Whether the handler takes one record after the other, so that those before the one at
+    /// fault are done.
+    pub record_mode: bool,
+}
+
+/// What follows. `done`, `given_up` and `rest` tile the batch in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Next {
+    /// Records `0..done` are done; effects tagged below are kept.
+    pub done: usize,
+    /// Records whose attempts ended; empty when there are none.
+    pub given_up: Range<usize>,
+    /// What is to be tried again, in order.
+    pub rest: Vec<Rest>,
+}
+
+/// Records that are to be tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// The records.
+    pub records: Range<usize>,
+    /// Failed attempts that count against them.
+    pub attempts: u32,
+    /// How long they wait.
+    pub delay: Duration,
+    /// Whether this is the batch unchanged: it keeps its request id.
+    pub unchanged: bool,
+}
+
+/// What follows from a judgement.
+pub fn after(judgement: &Judgement, attempted: Attempted, policy: &Policy) -> Next {
+    match judgement {
+        Judgement::Success => done_up_to(attempted.len),
+        Judgement::Throttled(_) => Next {
+            rest: vec![Rest {
+                records: 0..attempted.len,
+                attempts: attempted.attempts,
+                delay: backoff(1),
+                unchanged: true,
+            }],
+            ..done_up_to(0)
+        },
+        Judgement::Partial(lowest) => after_partial(*lowest, attempted, policy),
+        Judgement::Failed(failure) if attempted.record_mode && !failure.cause.breaks_contract() => {
+            after_record_failure(failure, attempted, policy)
+        }
+        Judgement::Failed(failure) => {
+            let suspect = failure
+                .record
+                .map(|r| r as usize)
+                .filter(|r| *r < attempted.len);
+            after_batch_failure(suspect, attempted, policy)
+        }
+    }
+}
+
+/// The attempts belong to the record at fault. A limit that the whole batch shares counts
+/// against a record only when it was the first, so that a batch merely too long gets on.
+fn after_record_failure(failure: &Failure, attempted: Attempted, policy: &Policy) -> Next {
+    let Attempted { len, attempts, .. } = attempted;
+    let at = failure.record.map_or(0, |r| r as usize).min(len - 1);
+    let attempts = match (at, failure.cause.is_shared_limit()) {
+        (0, _) => attempts + 1,
+        (_, false) => 1,
+        (_, true) => 0,
+    };
+    if policy.is_exhausted(attempts) {
+        return Next {
+            given_up: at..at + 1,
+            rest: fresh(at + 1..len),
+            ..done_up_to(at)
+        };
+    }
+    let delay = if attempts == 0 {
+        Duration::ZERO
+    } else {
+        backoff(attempts)
+    };
+    let rest = Rest {
+        records: at..len,
+        attempts,
+        delay,
+        unchanged: at == 0,
+    };
+    Next {
+        rest: vec![rest],
+        ..done_up_to(at)
+    }
+}
+
+/// AWS's suffix rule: what is behind the lowest index is a new batch. With nothing before it,
+/// the batch is unchanged and its attempts count; with bisect the named record is set apart.
+fn after_partial(lowest: usize, attempted: Attempted, policy: &Policy) -> Next {
+    if lowest == 0 {
+        return after_batch_failure(Some(0), attempted, policy);
+    }
+    Next {
+        rest: fresh(lowest..attempted.len),
+        ..done_up_to(lowest)
+    }
+}
+
+/// With bisect the first failure splits: at the suspect into the records before it, itself and
+/// those behind it; without one into AWS's halves. Otherwise the batch is retried whole.
+fn after_batch_failure(suspect: Option<usize>, attempted: Attempted, policy: &Policy) -> Next {
+    let Attempted { len, attempts, .. } = attempted;
+    let attempts = attempts + 1;
+    if policy.bisect_batch_on_function_error && len > 1 {
+        let cuts = match suspect {
+            Some(at) => [0..at, at..at + 1, at + 1..len],
+            None => [0..len / 2, len / 2..len, len..len],
+        };
+        return Next {
+            rest: cuts.into_iter().flat_map(fresh).collect(),
+            ..done_up_to(0)
+        };
+    }
+    if policy.is_exhausted(attempts) {
+        return Next {
+            given_up: 0..len,
+            ..done_up_to(0)
+        };
+    }
+    let rest = Rest {
+        records: 0..len,
+        attempts,
+        delay: backoff(attempts),
+        unchanged: true,
+    };
+    Next {
+        rest: vec![rest],
+        ..done_up_to(0)
+    }
+}
+
+fn done_up_to(done: usize) -> Next {
+    Next {
+        done,
+        given_up: done..done,
+        rest: Vec::new(),
+    }
+}
+
+/// A new batch with a new budget, or none when there is no record.
+fn fresh(records: Range<usize>) -> Vec<Rest> {
+    if records.is_empty() {
+        return Vec::new();
+    }
+    vec![Rest {
+        records,
+        attempts: 0,
+        delay: Duration::ZERO,
+        unchanged: false,
+    }]
+}
