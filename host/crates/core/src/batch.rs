@@ -5,8 +5,11 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use crate::abi::{self, HEADER_BYTES, INDEX_ENTRY_BYTES};
-use crate::block::{Block, RecordRef};
+use crate::block::{BadBlock, Block, Placement, RecordRef};
+use crate::shard::ShardId;
 use crate::time::UnixMillis;
 
 /// Neighbouring records of one block: `from..to`, indices in the block.
@@ -197,7 +200,183 @@ impl Batch {
     }
 }
 
+/// Bytes before a slice's index and blob in the stored form.
+const STORED_SLICE_BYTES: usize = 36;
+
+impl Batch {
+    /// The stored form, for payloads of failure entries: per slice shard u32, shard creation
+    /// u64, first position u64, arrival u64, index length u32, blob length u32, index, blob.
+    pub fn to_stored(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for slice in &self.slices {
+            let (index, blob) = (
+                slice.block.index_of(slice.from, slice.to),
+                slice.block.blob_of(slice.from, slice.to),
+            );
+            let placement = slice.block.placement();
+            out.extend_from_slice(&placement.shard.0.to_le_bytes());
+            out.extend_from_slice(&placement.created_seconds.to_le_bytes());
+            out.extend_from_slice(&(placement.first + u64::from(slice.from)).to_le_bytes());
+            out.extend_from_slice(&placement.arrival.0.to_le_bytes());
+            out.extend_from_slice(&(index.len() as u32).to_le_bytes());
+            out.extend_from_slice(&(blob.len() as u32).to_le_bytes());
+            out.extend_from_slice(index);
+            out.extend_from_slice(blob);
+        }
+        out
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// `BadBlock` when the bytes are not one.
+    pub fn from_stored(mut bytes: Bytes) -> Result<Self, BadBlock> {
+        let mut slices = Vec::new();
+        while !bytes.is_empty() {
+            let head = bytes.get(..STORED_SLICE_BYTES).ok_or(BadBlock)?;
+            let u32_at = |at: usize| {
+                u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])
+            };
+            let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
+            let placement = Placement {
+                shard: ShardId(u32_at(0)),
+                created_seconds: u64_at(4),
+                first: u64_at(12),
+                arrival: UnixMillis(u64_at(20)),
+            };
+            let (index_len, blob_len) = (u32_at(28) as usize, u32_at(32) as usize);
+            let mut rest = bytes.split_off(STORED_SLICE_BYTES);
+            if rest.len() < index_len + blob_len {
+                return Err(BadBlock);
+            }
+            bytes = rest.split_off(index_len + blob_len);
+            let blob = rest.split_off(index_len);
+            let block = Block::new(placement, rest, blob)?;
+            let to = block.count();
+            slices.push(Slice { block, from: 0, to });
+        }
+        Ok(Self::new(slices))
+    }
+}
+
 /// The header and the strings, padded to 8 bytes.
 fn index_offset(context: &BatchContext) -> usize {
     (HEADER_BYTES + abi::strings_len(context)).next_multiple_of(8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::Records;
+    use crate::hash_key::HashKey;
+
+    fn block(first: u64, keys: &[&str]) -> Block {
+        let mut records = Records::default();
+        for (key, n) in keys.iter().zip(first..) {
+            records.push(
+                key,
+                (n % 2 == 0).then_some(HashKey(7)),
+                key.repeat(n as usize % 5).as_bytes(),
+            );
+        }
+        let (index, blob) = records.into_parts();
+        let placement = Placement {
+            shard: ShardId(3),
+            created_seconds: 1_700_000_000,
+            first,
+            arrival: UnixMillis(1_700_000_001_000 + first),
+        };
+        Block::new(placement, index.into(), blob.into()).expect("a block")
+    }
+
+    fn batch() -> Batch {
+        let (one, two) = (block(1, &["a", "b", "c"]), block(4, &["d", "ü", "f"]));
+        Batch::new([
+            Slice {
+                block: one,
+                from: 1,
+                to: 3,
+            },
+            Slice {
+                block: two,
+                from: 0,
+                to: 2,
+            },
+        ])
+    }
+
+    #[test]
+    fn cuts_of_a_batch_join_to_the_whole() {
+        let whole: Vec<u64> = batch().iter().map(|r| r.position).collect();
+        assert_eq!(whole, [2, 3, 4, 5]);
+        for from in 0..=4 {
+            for to in from..=4 {
+                let cut: Vec<u64> = batch().cut(from..to).iter().map(|r| r.position).collect();
+                assert_eq!(cut, whole[from..to]);
+            }
+        }
+        assert_eq!(batch().get(2).map(|r| r.parts.key), Some("d"));
+    }
+
+    #[test]
+    fn the_stored_form_gives_the_batch_back() {
+        let stored = batch().to_stored();
+        let back = Batch::from_stored(stored.clone().into()).expect("a stored batch");
+        let all = |b: &Batch| -> Vec<_> {
+            b.iter()
+                .map(|r| {
+                    (
+                        r.position,
+                        r.arrival,
+                        r.sequence_number(),
+                        r.parts.key.to_owned(),
+                        r.parts.explicit,
+                        r.parts.data.to_owned(),
+                    )
+                })
+                .collect()
+        };
+        assert_eq!(all(&back), all(&batch()));
+        for end in 1..stored.len() {
+            // Any cut is refused or shorter; none panics.
+            let _ = Batch::from_stored(stored[..end].to_vec().into());
+        }
+    }
+
+    #[test]
+    fn the_packed_form_points_at_every_record() {
+        let context = BatchContext {
+            stream: "s".into(),
+            attempt: 1,
+            ..BatchContext::default()
+        };
+        let mut out = vec![0; batch().packed_len(&context)];
+        batch().write_packed(&context, &mut out);
+        let u32_at = |at: usize| {
+            u32::from_le_bytes([out[at], out[at + 1], out[at + 2], out[at + 3]]) as usize
+        };
+        assert_eq!(
+            (u32_at(0), u32_at(8), u32_at(12)),
+            (abi::BATCH_MAGIC as usize, out.len(), 4)
+        );
+        for (i, record) in batch().iter().enumerate() {
+            let entry = u32_at(16) + i * INDEX_ENTRY_BYTES;
+            assert_eq!(entry % 8, 0);
+            let key = &out[u32_at(entry)..u32_at(entry) + u32_at(entry + 4)];
+            let data = &out[u32_at(entry + 8)..u32_at(entry + 8) + u32_at(entry + 12)];
+            assert_eq!(
+                (key, data),
+                (record.parts.key.as_bytes(), record.parts.data)
+            );
+            assert_eq!(
+                out[entry + 16..entry + 40],
+                record.sequence_number().to_le_bytes()
+            );
+            let hash = u32_at(entry + 56);
+            assert_eq!(hash != 0, record.parts.explicit.is_some());
+            if hash != 0 {
+                assert_eq!(out[hash..hash + 16], 7u128.to_le_bytes());
+            }
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! index   8 B per record: data_len u32, key_len u16, flags u16   (little-endian)
+//!         flags: bit 0 explicit hash key; bits 8 … 12 hops (0: put by a producer)
 //! blob    per record: partition key, explicit hash key (16 B, if flag 0 is set), data
 //! ```
 //!
@@ -21,6 +22,12 @@ pub const INDEX_ENTRY_BYTES: usize = 8;
 
 /// Flag of an entry: an explicit hash key stands between the key and the data.
 const HAS_EXPLICIT_HASH: u16 = 1;
+
+/// Bits 8 … 12 of the flags: how many handlers have emitted the record on its way.
+const HOPS_SHIFT: u32 = 8;
+
+/// Emissions after which a record may not be emitted again: it runs in a circle.
+pub const MAX_HOPS: u8 = 16;
 
 /// Size of an explicit hash key in bytes.
 const HASH_BYTES: usize = 16;
@@ -45,6 +52,14 @@ impl Records {
     /// limits that the API has checked long before.
     pub fn push(&mut self, key: &str, explicit: Option<HashKey>, data: &[u8]) {
         self.push_with(key, explicit, data.len(), |out| out.copy_from_slice(data));
+    }
+
+    /// Adds a record that a handler emitted, after `hops` emissions, at most [`MAX_HOPS`].
+    pub fn push_emitted(&mut self, key: &str, hops: u8, data: &[u8]) {
+        self.push(key, None, data);
+        let at = self.index.len() - 2;
+        let flags = u16::from(hops.min(MAX_HOPS)) << HOPS_SHIFT;
+        self.index[at..].copy_from_slice(&flags.to_le_bytes());
     }
 
     /// Adds a record of `data_len` bytes that `fill` writes in place (a decoder, say).
@@ -123,6 +138,8 @@ pub struct Parts<'a> {
     pub key: &'a str,
     /// The explicit hash key, if the producer gave one.
     pub explicit: Option<HashKey>,
+    /// How many handlers have emitted the record on its way; 0 when a producer put it.
+    pub hops: u8,
     /// The data.
     pub data: &'a [u8],
 }
@@ -259,6 +276,21 @@ impl Block {
             .map(Entry::read)
     }
 
+    /// Where the block stands.
+    pub(crate) fn placement(&self) -> Placement {
+        Placement {
+            shard: self.shard,
+            created_seconds: self.created_seconds,
+            first: self.first,
+            arrival: self.arrival,
+        }
+    }
+
+    /// The index bytes of records `from..to`.
+    pub(crate) fn index_of(&self, from: u32, to: u32) -> &[u8] {
+        &self.index[from as usize * INDEX_ENTRY_BYTES..to as usize * INDEX_ENTRY_BYTES]
+    }
+
     /// The blob bytes of records `from..to`.
     pub(crate) fn blob_of(&self, from: u32, to: u32) -> &[u8] {
         let start: usize = self.entries(0, from).map(|e| e.record_len()).sum();
@@ -308,14 +340,17 @@ pub(crate) struct Entry {
     pub(crate) key_len: usize,
     pub(crate) data_len: usize,
     pub(crate) explicit: bool,
+    hops: u8,
 }
 
 impl Entry {
     fn read(bytes: &[u8]) -> Self {
+        let flags = u16::from_le_bytes([bytes[6], bytes[7]]);
         Self {
             data_len: u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize,
             key_len: usize::from(u16::from_le_bytes([bytes[4], bytes[5]])),
-            explicit: u16::from_le_bytes([bytes[6], bytes[7]]) & HAS_EXPLICIT_HASH != 0,
+            explicit: flags & HAS_EXPLICIT_HASH != 0,
+            hops: (flags >> HOPS_SHIFT) as u8 & 0x1f,
         }
     }
 
@@ -342,6 +377,7 @@ fn parts<'a>(index: &'a [u8], blob: &'a [u8]) -> impl Iterator<Item = Parts<'a>>
         Parts {
             key: std::str::from_utf8(key).unwrap_or_default(),
             explicit,
+            hops: entry.hops,
             data,
         }
     })
@@ -378,6 +414,7 @@ mod tests {
                     Parts {
                         key: "a",
                         explicit: None,
+                        hops: 0,
                         data: b"first"
                     }
                 ),
@@ -386,6 +423,7 @@ mod tests {
                     Parts {
                         key: "ü",
                         explicit: Some(HashKey(5)),
+                        hops: 0,
                         data: b""
                     }
                 ),
@@ -394,6 +432,7 @@ mod tests {
                     Parts {
                         key: "c",
                         explicit: None,
+                        hops: 0,
                         data: b"third"
                     }
                 ),

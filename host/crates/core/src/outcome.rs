@@ -133,10 +133,7 @@ impl Cause {
 
     /// Whether the guest broke the contract, so that nothing it said can be kept.
     pub fn breaks_contract(&self) -> bool {
-        matches!(
-            self,
-            Self::BadAnswer { .. } | Self::ResponseTooLarge { .. } | Self::EffectsRefused { .. }
-        )
+        matches!(self, Self::BadAnswer { .. } | Self::ResponseTooLarge { .. })
     }
 
     /// A word for tables and metrics.
