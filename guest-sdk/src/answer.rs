@@ -1,7 +1,7 @@
 //! Writes the answer buffer: status, failed indices, text. `docs/abi.md`, "Answer buffer".
 
-use crate::abi::{ANSWER_MAGIC, VERSION};
 use crate::Error;
+use crate::abi::{ANSWER_MAGIC, VERSION};
 
 const STATUS_OK: u16 = 0;
 const STATUS_PARTIAL: u16 = 1;
@@ -51,5 +51,7 @@ fn encode(status: u16, failed: &[u32], text: &str) -> Vec<u8> {
 }
 
 fn length(len: usize) -> [u8; 4] {
-    u32::try_from(len).expect("an answer is below 4 GiB").to_le_bytes()
+    u32::try_from(len)
+        .expect("an answer is below 4 GiB")
+        .to_le_bytes()
 }

@@ -16,7 +16,10 @@ pub struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// `index` holds whole entries; what they point at is checked when a record is read.
     pub(crate) fn new(bytes: &'a [u8], index: &'a [u8]) -> Self {
-        Self { bytes, entries: index.as_chunks().0 }
+        Self {
+            bytes,
+            entries: index.as_chunks().0,
+        }
     }
 
     /// Number of records, 0 … 10,000. A new version of a function is tried on an empty batch.

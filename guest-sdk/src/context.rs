@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use crate::host::HostRef;
 #[cfg(target_family = "wasm")]
 use crate::host::Host as _;
+use crate::host::HostRef;
 use crate::{Error, Invocation, State, host};
 
 /// What a handler is given beside its input.
@@ -103,7 +103,11 @@ impl<'a> Context<'a> {
             let entered = self.enter(u32::try_from(index).unwrap_or(u32::MAX));
             self.refusal = self.refusal.take().or(entered.err());
         } else {
-            self.refuse("current", "in a handler that is not batch mode", host::UNKNOWN);
+            self.refuse(
+                "current",
+                "in a handler that is not batch mode",
+                host::UNKNOWN,
+            );
         }
     }
 
@@ -140,15 +144,17 @@ impl<'a> Context<'a> {
 
     /// Fails if a call that returns nothing was refused since the last time.
     pub(crate) fn check_refusal(&mut self) -> Result<(), Error> {
-        match self.refusal.take() {
-            None => Ok(()),
-            Some(error) => Err(error),
+        if self.refusal.is_none() {
+            Ok(())
+        } else {
+            self.refusal.take().map_or(Ok(()), Err)
         }
     }
 
     #[cold]
     fn refuse(&mut self, call: &str, name: &str, code: i32) {
-        self.refusal.get_or_insert_with(|| refused(call, name, code));
+        self.refusal
+            .get_or_insert_with(|| refused(call, name, code));
     }
 }
 
@@ -161,5 +167,8 @@ pub(crate) fn refused(call: &str, name: &str, code: i32) -> Error {
         host::UNKNOWN => "no such record or level",
         _ => "unknown reason",
     };
-    Error::new("HostCallRefused", format!("{call} {name:?}: {why} (code {code})"))
+    Error::new(
+        "HostCallRefused",
+        format!("{call} {name:?}: {why} (code {code})"),
+    )
 }

@@ -19,7 +19,10 @@ impl Error {
         if error_type.contains('\n') {
             error_type = error_type.replace('\n', " ");
         }
-        Self { error_type, message: message.into() }
+        Self {
+            error_type,
+            message: message.into(),
+        }
     }
 
     /// The type, one line. For a converted error, the Rust type's path.

@@ -65,7 +65,10 @@ pub const USES_STATE: i32 = 8;
 pub use shim::{handle, prepare};
 
 #[cfg(target_family = "wasm")]
-#[expect(unsafe_code, reason = "the host writes into memory that the guest allocated")]
+#[expect(
+    unsafe_code,
+    reason = "the host writes into memory that the guest allocated"
+)]
 mod shim {
     use std::alloc::{Layout, alloc, handle_alloc_error};
     use std::ptr;
@@ -107,12 +110,14 @@ mod shim {
         let buffer = BUFFER.lock().expect("one thread").take();
         let (address, capacity) = buffer.expect("shardmill_prepare was called");
         let len = usize::try_from(len).expect("a length is not negative");
-        assert!(ptr as usize == address && len <= capacity, "not the buffer of shardmill_prepare");
+        assert!(
+            ptr as usize == address && len <= capacity,
+            "not the buffer of shardmill_prepare"
+        );
         // SAFETY: `prepare` allocated `capacity` bytes here, nothing else refers to them, the
         // host wrote the first `len`, and they are never freed.
-        let batch = unsafe {
-            std::slice::from_raw_parts(ptr::with_exposed_provenance::<u8>(address), len)
-        };
+        let batch =
+            unsafe { std::slice::from_raw_parts(ptr::with_exposed_provenance::<u8>(address), len) };
         let answer = handle(batch, Imports::new()).leak();
         (answer.as_ptr().addr() as i64) << 32 | answer.len() as i64
     }

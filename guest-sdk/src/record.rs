@@ -20,7 +20,11 @@ const OUTSIDE: &str = "the host's batch: a record points outside the buffer";
 
 impl<'a> Record<'a> {
     pub(crate) fn new(bytes: &'a [u8], entry: &'a [u8; ENTRY_BYTES], index: u32) -> Self {
-        Self { bytes, entry, index }
+        Self {
+            bytes,
+            entry,
+            index,
+        }
     }
 
     /// The record's place in the batch, from 0.
@@ -30,13 +34,22 @@ impl<'a> Record<'a> {
 
     /// The partition key, 1 … 256 characters. Keyed state belongs to it.
     pub fn partition_key(&self) -> &'a str {
-        let key = slice(self.bytes, u32_at(self.entry, 0), u32_at(self.entry, 4) as usize);
+        let key = slice(
+            self.bytes,
+            u32_at(self.entry, 0),
+            u32_at(self.entry, 4) as usize,
+        );
         str::from_utf8(key.expect(OUTSIDE)).expect("the host's batch: a key that is not UTF-8")
     }
 
     /// The data as it was put, at most 10 MiB.
     pub fn data(&self) -> &'a [u8] {
-        slice(self.bytes, u32_at(self.entry, 8), u32_at(self.entry, 12) as usize).expect(OUTSIDE)
+        slice(
+            self.bytes,
+            u32_at(self.entry, 8),
+            u32_at(self.entry, 12) as usize,
+        )
+        .expect(OUTSIDE)
     }
 
     /// The data as text.

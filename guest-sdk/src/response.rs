@@ -24,7 +24,9 @@ impl BatchResponse {
     /// let response = BatchResponse::failed([7]);
     /// ```
     pub fn failed(indices: impl IntoIterator<Item = usize>) -> Self {
-        Self { failed: indices.into_iter().collect() }
+        Self {
+            failed: indices.into_iter().collect(),
+        }
     }
 
     /// In order, each index once.

@@ -12,7 +12,9 @@ pub struct SequenceNumber {
 impl SequenceNumber {
     /// From 64-bit parts, least significant first.
     pub fn from_limbs([low, middle, high]: [u64; 3]) -> Self {
-        Self { limbs: [high, middle, low] }
+        Self {
+            limbs: [high, middle, low],
+        }
     }
 
     /// Its 24 bytes, little-endian: the form it has in the batch.
@@ -27,7 +29,9 @@ impl SequenceNumber {
 
 impl From<u128> for SequenceNumber {
     fn from(n: u128) -> Self {
-        Self { limbs: [0, (n >> 64) as u64, n as u64] }
+        Self {
+            limbs: [0, (n >> 64) as u64, n as u64],
+        }
     }
 }
 
@@ -50,7 +54,10 @@ impl fmt::Display for SequenceNumber {
         }
         let top = groups.iter().rposition(|&group| group != 0).unwrap_or(0);
         write!(f, "{}", groups[top])?;
-        groups[..top].iter().rev().try_for_each(|group| write!(f, "{group:0DIGITS$}"))
+        groups[..top]
+            .iter()
+            .rev()
+            .try_for_each(|group| write!(f, "{group:0DIGITS$}"))
     }
 }
 
