@@ -9,6 +9,7 @@
 //! library holds no bitcode: handlers built with it cannot use link-time optimisation.
 
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -25,6 +26,10 @@ const RECIPE: u32 = 1;
 /// Where Debian puts this machine's shared libraries, and rustc its own.
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
+/// Where a toolchain keeps its tools, and the one that is needed.
+const TOOLS: &str = "lib/rustlib/x86_64-unknown-linux-gnu/bin";
+const LINKER: &str = "rust-lld";
+
 /// How the folders begin in which a compiler is being made.
 const BUILDING: &str = "building-";
 
@@ -39,7 +44,8 @@ pub(super) fn is_possible() -> bool {
 /// The compiler made earlier for the installed toolchain, if there is one.
 pub(super) fn find() -> Result<Option<WasmTarget>> {
     let root = root()?;
-    Ok(root.is_dir().then(|| describe(&root)))
+    let linker = root.join("usr").join(TOOLS).join(LINKER);
+    Ok(linker.is_file().then(|| describe(&root)))
 }
 
 /// Makes it, or waits for whoever is making it now.
@@ -47,10 +53,13 @@ pub(super) fn make(progress: &Progress) -> Result<WasmTarget> {
     let root = root()?;
     let cache = root.parent().context("the cache folder has no parent")?;
     fs::create_dir_all(cache).with_context(|| format!("make {}", cache.display()))?;
-    progress.doing("waiting for another build of it");
     let lock = File::create(cache.join("lock")).context("make the lock file")?;
-    lock.lock().context("lock the cache folder")?;
+    if lock.try_lock().is_err() {
+        progress.doing("waiting for another build of it");
+        lock.lock().context("lock the cache folder")?;
+    }
     if root.is_dir() {
+        link_linker(&root)?;
         return Ok(describe(&root));
     }
 
@@ -63,7 +72,7 @@ pub(super) fn make(progress: &Progress) -> Result<WasmTarget> {
     unpack(&building.path().join("apt"), &made, progress)?;
     progress.doing("compiling the standard library, about a minute");
     compile_std(&building.path().join("std"), &made)?;
-    install_linker(&made)?;
+    link_linker(&made)?;
     // The source has done its work and is half of the size.
     fs::remove_dir_all(made.join("usr/src")).context("remove the standard library's source")?;
     fs::rename(&made, &root).with_context(|| format!("move it to {}", root.display()))?;
@@ -195,15 +204,22 @@ fn compile_std(work: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The installed toolchain's linker, beside the compiler below `root`.
-fn install_linker(root: &Path) -> Result<()> {
+/// The installed toolchain's linker, beside the compiler below `root`. Links, not copies: the
+/// linker finds its own libraries by where it really is.
+fn link_linker(root: &Path) -> Result<()> {
     let sysroot = program::quiet(Command::new("rustc").args(["--print", "sysroot"]))?;
-    let tools = "lib/rustlib/x86_64-unknown-linux-gnu/bin";
-    let from = Path::new(sysroot.trim()).join(tools);
-    let to = root.join("usr").join(tools);
-    copy_into(&from, &to, |name| name == "rust-lld")
-        .context("the installed Rust has no rust-lld: install Rust with rustup")?;
-    copy_into(&from.join("gcc-ld"), &to.join("gcc-ld"), |_| true)
+    let installed = Path::new(sysroot.trim()).join(TOOLS);
+    let ours = root.join("usr").join(TOOLS);
+    if !installed.join(LINKER).is_file() {
+        bail!("the installed Rust has no {LINKER}: install Rust with rustup");
+    }
+    fs::create_dir_all(&ours).with_context(|| format!("make {}", ours.display()))?;
+    for tool in [LINKER, "gcc-ld"] {
+        // Absent, or left by a toolchain that has moved.
+        let _ = fs::remove_file(ours.join(tool));
+        symlink(installed.join(tool), ours.join(tool)).context("link the linker")?;
+    }
+    Ok(())
 }
 
 /// Copies the files of a folder whose names are wanted.
