@@ -24,6 +24,7 @@
 //! ```
 
 mod call;
+mod no_host;
 mod pack;
 mod read_answer;
 
@@ -39,6 +40,7 @@ use crate::testing::call::{Call, Done, Effect};
 use crate::testing::read_answer::Answer;
 use crate::{Batch, BatchResponse, Context, Error, Level, Record, run};
 
+pub use no_host::NoHost;
 pub use pack::{INVOCATION, TestRecord, pack, pack_event, record};
 
 /// A function's kept state: partition key, then name.
