@@ -16,11 +16,17 @@ pub struct Clock {
 impl Clock {
     /// A clock that begins at `started_at`.
     pub fn starting_at(started_at: UnixMillis) -> Self {
-        Self { started: Instant::now(), started_at }
+        Self {
+            started: Instant::now(),
+            started_at,
+        }
     }
 
     /// A clock that begins at the system's time.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the system's clock"
+    )]
     pub fn system() -> Self {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let millis = now.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
@@ -46,7 +52,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_paused_runtime_moves_the_clock() {
         let clock = Clock::starting_at(UnixMillis(4_102_444_800_000));
-        clock.sleep_until(UnixMillis(4_102_444_800_000 + 86_400_000)).await;
+        clock
+            .sleep_until(UnixMillis(4_102_444_800_000 + 86_400_000))
+            .await;
         assert_eq!(clock.now(), UnixMillis(4_102_444_800_000 + 86_400_000));
     }
 }

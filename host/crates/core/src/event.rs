@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::batch::Batch;
 use crate::block::RecordRef;
-use crate::stream::Stream;
+use crate::tenant::Scope;
 
 /// Bytes of an event without its records: `{"Records":[]}`.
 pub const EMPTY_EVENT_BYTES: usize = 14;
@@ -24,11 +24,12 @@ pub struct EventSource {
 
 impl EventSource {
     /// The source for a stream; the role is the one that functions have until roles exist.
-    pub fn of(stream: &Stream) -> Self {
+    pub fn new(scope: &Scope, stream: &str) -> Self {
+        let Scope { tenant, region } = scope;
         Self {
-            region: stream.scope.region.to_string(),
-            arn: stream.arn(),
-            role: format!("arn:aws:iam::{}:role/shardmill", stream.scope.tenant),
+            region: region.to_string(),
+            arn: format!("arn:aws:kinesis:{region}:{tenant}:stream/{stream}"),
+            role: format!("arn:aws:iam::{tenant}:role/shardmill"),
         }
     }
 
@@ -109,25 +110,10 @@ mod tests {
     use crate::batch::Slice;
     use crate::block::{Block, Placement, Records};
     use crate::shard::ShardId;
-    use crate::stream::{StreamId, StreamMode};
-    use crate::tenant::Scope;
     use crate::time::UnixMillis;
 
     #[test]
     fn the_event_is_aws_text_and_its_length_is_known_before() {
-        let stream = Stream {
-            id: StreamId(1),
-            scope: Scope::default(),
-            name: "lambda-stream".parse().expect("a name"),
-            created: UnixMillis(0),
-            active_from: UnixMillis(0),
-            deleted: None,
-            mode: StreamMode::Provisioned,
-            retention_hours: 24,
-            max_record_size_kib: 1024,
-            tags: Default::default(),
-            shards: Vec::new(),
-        };
         let mut records = Records::default();
         records.push("1", None, b"Hello, this is a test.");
         records.push("quo\"te", None, b"");
@@ -144,7 +130,7 @@ mod tests {
             from: 0,
             to: 2,
         }]);
-        let source = EventSource::of(&stream);
+        let source = EventSource::new(&Scope::default(), "lambda-stream");
         let event = source.event(&batch);
         let sizes: usize = batch.iter().map(|r| source.record_bytes(&r)).sum();
         assert_eq!(event.len(), EMPTY_EVENT_BYTES + sizes - 1);

@@ -18,7 +18,7 @@ mod policy;
 mod response;
 
 pub use backoff::backoff;
-pub use batching::{Ready, cut_len, expired_len, ready};
+pub use batching::{Cut, Ready, cut, expired_len, ready};
 pub use cursor::{Cursor, Part, Position, Span};
 pub use next::{Attempted, Judgement, Next, Rest, after, judge};
 pub use policy::{OnExhausted, Policy, Reason, StartingPosition};

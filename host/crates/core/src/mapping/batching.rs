@@ -43,26 +43,39 @@ pub fn ready(
     }
 }
 
-/// How many of `sizes` (bytes per record, in order) a batch takes: at most `records`, and no
-/// more than `budget` bytes, but at least one. The second value says whether the bytes ended it.
-pub fn cut_len(
+/// What a batch takes of the records that are offered to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// How many records.
+    pub records: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// Whether the bytes ended it.
+    pub full: bool,
+}
+
+/// Cuts from `sizes` (bytes per record, in order) what a batch takes: at most `room` records,
+/// and no more than `budget` bytes. An empty batch takes one record of any size.
+pub fn cut(
     sizes: impl IntoIterator<Item = usize>,
-    records: usize,
+    is_empty: bool,
+    room: usize,
     budget: usize,
-) -> (usize, bool) {
-    let mut taken = 0;
-    let mut left = budget;
-    for size in sizes {
-        if taken == records {
-            return (taken, false);
+) -> Cut {
+    let mut cut = Cut {
+        records: 0,
+        bytes: 0,
+        full: false,
+    };
+    for size in sizes.into_iter().take(room) {
+        let first = is_empty && cut.records == 0;
+        if !first && cut.bytes.saturating_add(size) > budget {
+            return Cut { full: true, ..cut };
         }
-        if size > left && taken > 0 {
-            return (taken, true);
-        }
-        left = left.saturating_sub(size);
-        taken += 1;
+        cut.records += 1;
+        cut.bytes = cut.bytes.saturating_add(size);
     }
-    (taken, false)
+    cut
 }
 
 /// How many records at the head of `batch` are older than the mapping allows. Arrival never
@@ -123,14 +136,16 @@ mod tests {
 
     #[test]
     fn a_batch_takes_at_least_one_record_and_no_byte_too_many() {
-        for (sizes, records, budget, want) in [
-            (vec![], 10, 10, (0, false)),
-            (vec![20, 1], 10, 10, (1, true)),
-            (vec![4, 6, 1], 10, 10, (2, true)),
-            (vec![4, 6], 10, 10, (2, false)),
-            (vec![1, 1, 1], 2, 10, (2, false)),
+        for (sizes, is_empty, room, want) in [
+            (vec![], true, 10, (0, 0, false)),
+            (vec![20, 1], true, 10, (1, 20, true)),
+            (vec![20, 1], false, 10, (0, 0, true)),
+            (vec![4, 6, 1], true, 10, (2, 10, true)),
+            (vec![4, 6], true, 10, (2, 10, false)),
+            (vec![1, 1, 1], true, 2, (2, 2, false)),
         ] {
-            assert_eq!(cut_len(sizes.clone(), records, budget), want, "{sizes:?}");
+            let got = cut(sizes.clone(), is_empty, room, 10);
+            assert_eq!((got.records, got.bytes, got.full), want, "{sizes:?}");
         }
     }
 }

@@ -1,0 +1,590 @@
+//! What is stored of a mapping, and the operations on it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use shardmill_core::limits::{MAX_BATCH_SIZE, MAX_BATCHING_WINDOW};
+use shardmill_core::mapping::{Cursor, Policy, Position, StartingPosition};
+use shardmill_core::{Sandbox, Scope, ShardId, ShardKey, Stream, StreamId, StreamName, UnixMillis};
+use shardmill_store::{
+    CommitError, Expect, Key, ReadError, ReadLimit, Seek, Store, Table, Tx, Urgency, Value,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::metrics::{MappingMetrics, MetricsSnapshot};
+use super::supervisor;
+use crate::clock::Clock;
+use crate::functions::{Functions, function_key, to_json};
+
+/// Who made a mapping: its defaults differ, and the manifest owns its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The manifest, by name.
+    Manifest,
+    /// An API call.
+    Api,
+}
+
+/// A mapping as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mapping {
+    /// Its UUID.
+    pub id: String,
+    /// Its name, unique in its scope; the UUID when it was given none.
+    pub name: String,
+    /// Account and region.
+    pub scope: Scope,
+    /// The stream that it reads.
+    pub stream: StreamName,
+    /// That stream's incarnation.
+    pub stream_id: StreamId,
+    /// The function that it invokes.
+    pub function: String,
+    /// Where shards without a checkpoint are read from.
+    pub starting_position: StartingPosition,
+    /// How it cuts, retries and gives up.
+    pub policy: Policy,
+    /// Whether it runs.
+    pub enabled: bool,
+    /// When it was last changed.
+    pub last_modified: UnixMillis,
+    /// Who made it.
+    pub origin: Origin,
+}
+
+/// A mapping to be made.
+#[derive(Clone, Debug)]
+pub struct CreateMapping {
+    /// Its name; without one, its UUID.
+    pub name: Option<String>,
+    /// The stream.
+    pub stream: StreamName,
+    /// The function, which must exist.
+    pub function: String,
+    /// Where to begin.
+    pub starting_position: StartingPosition,
+    /// How to cut, retry and give up.
+    pub policy: Policy,
+    /// Whether it runs.
+    pub enabled: bool,
+    /// Who makes it.
+    pub origin: Origin,
+}
+
+/// What can be changed of a mapping. `None` keeps it.
+#[derive(Clone, Debug, Default)]
+pub struct UpdateMapping {
+    /// The function.
+    pub function: Option<String>,
+    /// How to cut, retry and give up.
+    pub policy: Option<Policy>,
+    /// Whether it runs.
+    pub enabled: Option<bool>,
+}
+
+/// Why an operation on a mapping was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum MappingError {
+    /// There is none.
+    #[error("mapping {0:?} does not exist")]
+    NotFound(String),
+    /// The stream does not exist.
+    #[error("stream {0} does not exist: create it first")]
+    NoStream(StreamName),
+    /// The function does not exist.
+    #[error("function {0:?} does not exist: deploy it first")]
+    NoFunction(String),
+    /// The same stream and function are mapped already, or the name is taken.
+    #[error("mapping {0:?} exists: change or delete it")]
+    Exists(String),
+    /// A setting out of its range.
+    #[error("{setting} {value}: {range} expected")]
+    Range {
+        /// The setting.
+        setting: &'static str,
+        /// What was given.
+        value: String,
+        /// What is possible.
+        range: &'static str,
+    },
+    /// The store could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The store refused.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// What a mapping does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum MappingState {
+    /// It runs.
+    Enabled,
+    /// It was told to stop and finishes its batches.
+    Disabling,
+    /// It stands still: no batch is running.
+    Disabled,
+    /// A shard is paused.
+    Paused,
+}
+
+/// A mapping for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct MappingView {
+    /// What is stored.
+    #[serde(flatten)]
+    pub mapping: Mapping,
+    /// What it does now.
+    pub state: MappingState,
+    /// `No records processed`, `OK`, or `PROBLEM: …`.
+    pub last_processing_result: String,
+    /// Counted since the host started.
+    #[serde(flatten)]
+    pub metrics: MetricsSnapshot,
+    /// Its shards.
+    pub shards: Vec<ShardView>,
+}
+
+/// Progress in a shard, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct ShardView {
+    /// The shard.
+    pub shard: String,
+    /// Position before which everything is done.
+    pub low: u64,
+    /// Records that are not done.
+    pub records_behind: u64,
+    /// Age of the oldest record that is not done, in ms; 0 when there is none.
+    pub iterator_age_ms: u64,
+    /// Failed attempts of the part that is next, if one waits.
+    pub attempts: u32,
+    /// When that part is tried again.
+    pub not_before: Option<UnixMillis>,
+    /// Why the shard stands still, if it does.
+    pub paused: Option<String>,
+}
+
+/// Makes, changes, shows and runs mappings. Cheap to clone.
+#[derive(Clone)]
+pub struct Mappings {
+    pub(super) inner: Arc<Inner>,
+}
+
+/// What pollers share.
+pub(super) struct Inner {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) sandbox: Arc<dyn Sandbox>,
+    pub(super) functions: Arc<Functions>,
+    pub(super) clock: Clock,
+    pub(super) changes: watch::Sender<u64>,
+    pub(super) metrics: Mutex<HashMap<String, Arc<MappingMetrics>>>,
+    /// How many pollers of a mapping are running.
+    pub(super) running: Mutex<HashMap<String, usize>>,
+    /// Batches of one function share this lock; one that met three conflicts holds it alone.
+    pub(super) function_locks: Mutex<HashMap<(Scope, String), Arc<tokio::sync::RwLock<()>>>>,
+}
+
+impl Mappings {
+    /// Over this store, sandbox and functions. Runs nothing yet.
+    pub fn new(
+        store: Arc<dyn Store>,
+        sandbox: Arc<dyn Sandbox>,
+        functions: Arc<Functions>,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                sandbox,
+                functions,
+                clock,
+                changes: watch::Sender::new(0),
+                metrics: Mutex::default(),
+                running: Mutex::default(),
+                function_locks: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Runs every enabled mapping until `stop`. Then running batches finish; `kill` cuts them
+    /// off, which is safe: they are run again after the next start.
+    pub async fn run(&self, stop: CancellationToken, kill: CancellationToken) {
+        supervisor::run(Arc::clone(&self.inner), stop, kill).await;
+    }
+
+    /// Makes a mapping and writes the resolved position of every shard, so that nothing that is
+    /// put after this call is missed, whatever the starting position.
+    ///
+    /// # Errors
+    /// See [`MappingError`].
+    pub async fn create(
+        &self,
+        scope: &Scope,
+        request: CreateMapping,
+    ) -> Result<Mapping, MappingError> {
+        check_policy(&request.policy)?;
+        let inner = &self.inner;
+        let stream = inner
+            .store
+            .stream(scope, &request.stream)
+            .filter(|s| s.deleted.is_none());
+        let stream = stream.ok_or_else(|| MappingError::NoStream(request.stream.clone()))?;
+        let function_key = function_key(scope, &request.function);
+        if inner.store.get(&function_key)?.is_none() {
+            return Err(MappingError::NoFunction(request.function));
+        }
+        for other in self.list(scope)? {
+            let same = other.stream_id == stream.id && other.function == request.function;
+            if same || request.name.as_ref() == Some(&other.name) {
+                return Err(MappingError::Exists(other.name));
+            }
+        }
+        let id = Uuid::new_v4().to_string();
+        let mapping = Mapping {
+            name: request.name.unwrap_or_else(|| id.clone()),
+            id,
+            scope: scope.clone(),
+            stream: request.stream,
+            stream_id: stream.id,
+            function: request.function,
+            starting_position: request.starting_position,
+            policy: request.policy,
+            enabled: request.enabled,
+            last_modified: inner.clock.now(),
+            origin: request.origin,
+        };
+        let mut writes = vec![(mapping_key(&mapping), Value::Inline(to_json(&mapping)))];
+        for shard in &stream.shards {
+            let key = ShardKey {
+                stream: stream.id,
+                shard: shard.id,
+            };
+            let at = inner
+                .store
+                .seek(key, seek_of(mapping.starting_position))
+                .await?;
+            let cursor = Cursor::starting_at(Position::of(at));
+            writes.push((
+                cursor_key(&mapping, shard.id),
+                Value::Inline(to_json(&cursor)),
+            ));
+        }
+        let expect = vec![
+            Expect::StreamExists(stream.id),
+            Expect::Present(function_key),
+        ];
+        inner
+            .store
+            .commit(Tx {
+                expect,
+                writes,
+                ..Tx::default()
+            })
+            .await?;
+        self.inner.changed();
+        Ok(mapping)
+    }
+
+    /// The mapping with this name or UUID.
+    ///
+    /// # Errors
+    /// See [`MappingError`].
+    pub fn get(&self, scope: &Scope, name: &str) -> Result<Mapping, MappingError> {
+        let found = self
+            .list(scope)?
+            .into_iter()
+            .find(|m| m.name == name || m.id == name);
+        found.ok_or_else(|| MappingError::NotFound(name.into()))
+    }
+
+    /// All mappings of a scope, by name.
+    ///
+    /// # Errors
+    /// See [`MappingError`].
+    pub fn list(&self, scope: &Scope) -> Result<Vec<Mapping>, MappingError> {
+        let mut all = self.inner.stored(&Key::new(Table::Mapping, scope))?;
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
+    }
+
+    /// Changes a mapping. Running batches finish under the old settings.
+    ///
+    /// # Errors
+    /// See [`MappingError`].
+    pub async fn update(
+        &self,
+        scope: &Scope,
+        name: &str,
+        change: UpdateMapping,
+    ) -> Result<Mapping, MappingError> {
+        let mut mapping = self.get(scope, name)?;
+        let mut expect = vec![Expect::Present(mapping_key(&mapping))];
+        if let Some(policy) = change.policy {
+            check_policy(&policy)?;
+            mapping.policy = policy;
+        }
+        if let Some(function) = change.function {
+            let key = function_key(scope, &function);
+            if self.inner.store.get(&key)?.is_none() {
+                return Err(MappingError::NoFunction(function));
+            }
+            expect.push(Expect::Present(key));
+            mapping.function = function;
+        }
+        mapping.enabled = change.enabled.unwrap_or(mapping.enabled);
+        mapping.last_modified = self.inner.clock.now();
+        let writes = vec![(mapping_key(&mapping), Value::Inline(to_json(&mapping)))];
+        self.inner
+            .store
+            .commit(Tx {
+                expect,
+                writes,
+                ..Tx::default()
+            })
+            .await?;
+        self.inner.changed();
+        Ok(mapping)
+    }
+
+    /// Removes a mapping and its checkpoints. Keyed state, counters and failures stay: they
+    /// belong to the function and to the tenant.
+    ///
+    /// # Errors
+    /// See [`MappingError`].
+    pub async fn delete(&self, scope: &Scope, name: &str) -> Result<Mapping, MappingError> {
+        let mapping = self.get(scope, name)?;
+        let mut writes = vec![(mapping_key(&mapping), Value::Delete)];
+        let cursors = self
+            .inner
+            .store
+            .scan(&cursor_prefix(&mapping), None, usize::MAX)?;
+        writes.extend(cursors.into_iter().map(|(key, _)| (key, Value::Delete)));
+        let urgency = Urgency::Housekeeping;
+        self.inner
+            .store
+            .commit(Tx {
+                writes,
+                urgency,
+                ..Tx::default()
+            })
+            .await?;
+        self.inner.changed();
+        Ok(mapping)
+    }
+
+    /// Lets paused shards go on: what was given up on is tried again from the start.
+    ///
+    /// # Errors
+    /// See [`MappingError`].
+    pub async fn resume(&self, scope: &Scope, name: &str) -> Result<usize, MappingError> {
+        let mapping = self.get(scope, name)?;
+        let mut tx = Tx {
+            urgency: Urgency::Housekeeping,
+            ..Tx::default()
+        };
+        for (key, stored) in self
+            .inner
+            .store
+            .scan(&cursor_prefix(&mapping), None, usize::MAX)?
+        {
+            let Ok(mut cursor) = serde_json::from_slice::<Cursor>(&stored.value) else {
+                continue;
+            };
+            if cursor.paused.take().is_some() {
+                for part in &mut cursor.parts {
+                    (part.attempts, part.not_before) = (0, UnixMillis(0));
+                }
+                tx.expect
+                    .push(Expect::Revision(key.clone(), Some(stored.revision)));
+                tx.writes.push((key, Value::Inline(to_json(&cursor))));
+            }
+        }
+        let resumed = tx.writes.len();
+        if resumed > 0 {
+            self.inner.store.commit(tx).await?;
+            self.inner.changed();
+        }
+        Ok(resumed)
+    }
+
+    /// A mapping with its progress.
+    ///
+    /// # Errors
+    /// See [`MappingError`].
+    pub async fn view(&self, mapping: Mapping) -> Result<MappingView, MappingError> {
+        let inner = &self.inner;
+        let mut shards = Vec::new();
+        for (key, stored) in inner
+            .store
+            .scan(&cursor_prefix(&mapping), None, usize::MAX)?
+        {
+            let (Some(shard), Ok(cursor)) = (
+                shard_of(&key),
+                serde_json::from_slice::<Cursor>(&stored.value),
+            ) else {
+                continue;
+            };
+            shards.push(inner.shard_view(&mapping, shard, &cursor).await?);
+        }
+        let running = inner.running().get(&mapping.id).copied().unwrap_or(0);
+        let state = match (mapping.enabled, running) {
+            (true, _) if shards.iter().any(|s| s.paused.is_some()) => MappingState::Paused,
+            (true, _) => MappingState::Enabled,
+            (false, 0) => MappingState::Disabled,
+            (false, _) => MappingState::Disabling,
+        };
+        let metrics = inner.metrics_of(&mapping.id);
+        Ok(MappingView {
+            state,
+            last_processing_result: metrics.last_result(),
+            metrics: metrics.snapshot(),
+            shards,
+            mapping,
+        })
+    }
+}
+
+impl Inner {
+    /// Every mapping whose key begins with `prefix`.
+    pub(super) fn stored(&self, prefix: &Key) -> Result<Vec<Mapping>, ReadError> {
+        let all = self.store.scan(prefix, None, usize::MAX)?;
+        let parse = |bytes: &[u8]| {
+            serde_json::from_slice(bytes).map_err(|e| ReadError::Damaged(format!("mapping: {e}")))
+        };
+        all.iter().map(|(_, stored)| parse(&stored.value)).collect()
+    }
+
+    pub(super) fn changed(&self) {
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    pub(super) fn metrics_of(&self, mapping: &str) -> Arc<MappingMetrics> {
+        let mut all = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(mapping.to_owned()).or_default())
+    }
+
+    pub(super) fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, usize>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn shard_view(
+        &self,
+        mapping: &Mapping,
+        shard: ShardId,
+        cursor: &Cursor,
+    ) -> Result<ShardView, MappingError> {
+        let key = ShardKey {
+            stream: mapping.stream_id,
+            shard,
+        };
+        let low = cursor.low.record;
+        // A shard that expired has nothing left to be behind.
+        let end = self.store.seek(key, Seek::Latest).await.unwrap_or(low);
+        let limit = ReadLimit {
+            records: 1,
+            bytes: 1,
+        };
+        let oldest = if low < end {
+            self.store.read(key, low, limit).await?
+        } else {
+            Vec::new()
+        };
+        let age = oldest
+            .first()
+            .map_or(Duration::ZERO, |b| self.clock.now().since(b.arrival()));
+        let part = cursor.parts.first();
+        Ok(ShardView {
+            shard: shard.to_string(),
+            low,
+            records_behind: end.saturating_sub(low),
+            iterator_age_ms: age.as_millis() as u64,
+            attempts: part.map_or(0, |p| p.attempts),
+            not_before: part.map(|p| p.not_before),
+            paused: cursor.paused.clone(),
+        })
+    }
+}
+
+/// Where a mapping is stored.
+pub(super) fn mapping_key(mapping: &Mapping) -> Key {
+    Key::new(Table::Mapping, &mapping.scope).part(&mapping.id)
+}
+
+/// Where a mapping's cursors are stored.
+pub(super) fn cursor_prefix(mapping: &Mapping) -> Key {
+    Key::new(Table::Cursor, &mapping.scope)
+        .part(&mapping.id)
+        .number(mapping.stream_id.0)
+}
+
+/// Where the cursor of a shard is stored.
+pub(super) fn cursor_key(mapping: &Mapping, shard: ShardId) -> Key {
+    cursor_prefix(mapping).number(u64::from(shard.0))
+}
+
+fn shard_of(key: &Key) -> Option<ShardId> {
+    let (_, parts) = key.split()?;
+    let number = u64::from_be_bytes((*parts.last()?).try_into().ok()?);
+    u32::try_from(number).ok().map(ShardId)
+}
+
+fn seek_of(position: StartingPosition) -> Seek {
+    match position {
+        StartingPosition::TrimHorizon => Seek::TrimHorizon,
+        StartingPosition::Latest => Seek::Latest,
+        StartingPosition::AtTimestamp(time) => Seek::AtTime(time),
+    }
+}
+
+fn check_policy(policy: &Policy) -> Result<(), MappingError> {
+    let range = |setting, value: String, range| {
+        Err(MappingError::Range {
+            setting,
+            value,
+            range,
+        })
+    };
+    if !(1..=MAX_BATCH_SIZE).contains(&policy.batch_size) {
+        return range(
+            "batch size",
+            policy.batch_size.to_string(),
+            "1 to 10000 records",
+        );
+    }
+    if policy.batching_window > MAX_BATCHING_WINDOW || policy.batching_window.subsec_nanos() != 0 {
+        return range(
+            "batching window",
+            format!("{:?}", policy.batching_window),
+            "0 to 300 whole seconds",
+        );
+    }
+    if let Some(retries) = policy.maximum_retry_attempts
+        && retries > 10_000
+    {
+        return range(
+            "maximum retry attempts",
+            retries.to_string(),
+            "0 to 10000, or -1",
+        );
+    }
+    if let Some(age) = policy.maximum_record_age
+        && !(60..=604_800).contains(&age.as_secs())
+    {
+        return range(
+            "maximum record age",
+            format!("{age:?}"),
+            "60 to 604800 seconds, or -1",
+        );
+    }
+    Ok(())
+}
+
+/// A stream's shards that a mapping has to read, in an order that has parents before children.
+pub(super) fn shards_in_order(stream: &Stream) -> impl Iterator<Item = ShardId> {
+    stream.shards.iter().map(|s| s.id)
+}

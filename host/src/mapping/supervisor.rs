@@ -1,0 +1,212 @@
+//! Keeps one poller per mapping and shard: starts them when a mapping or a shard appears, stops
+//! them when it goes, and lets a child shard begin only when its parents are done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use shardmill_core::mapping::{Cursor, Position};
+use shardmill_core::{ShardId, ShardKey, Stream};
+use shardmill_store::{Expect, Key, ReadError, Seek, Table, Tx, Value};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::poller::{End, Poller};
+use super::resource::{Inner, Mapping, cursor_key, shards_in_order};
+use crate::functions::to_json;
+
+/// A mapping's id and a shard of its stream.
+type PollerId = (String, ShardId);
+
+/// A poller that runs: the mapping it was started with, and how to stop it.
+struct Running {
+    mapping: Arc<Mapping>,
+    stop: CancellationToken,
+}
+
+struct Supervisor {
+    inner: Arc<Inner>,
+    kill: CancellationToken,
+    running: BTreeMap<PollerId, Running>,
+    tasks: JoinSet<(PollerId, End)>,
+    /// Shards that are read to their end, so that nobody looks again.
+    finished: BTreeSet<PollerId>,
+}
+
+pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken, kill: CancellationToken) {
+    let mut mappings = inner.changes.subscribe();
+    let mut streams = inner.store.watch_streams();
+    let mut supervisor = Supervisor {
+        inner,
+        kill,
+        running: BTreeMap::new(),
+        tasks: JoinSet::new(),
+        finished: BTreeSet::new(),
+    };
+    while !stop.is_cancelled() {
+        mappings.borrow_and_update();
+        streams.borrow_and_update();
+        if let Err(error) = supervisor.reconcile().await {
+            tracing::error!(%error, "mappings cannot be read; those that run go on");
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            Some(ended) = supervisor.tasks.join_next() => supervisor.ended(ended),
+            changed = mappings.changed() => if changed.is_err() { break },
+            changed = streams.changed() => if changed.is_err() { break },
+        }
+    }
+    for poller in supervisor.running.values() {
+        poller.stop.cancel();
+    }
+    while let Some(ended) = supervisor.tasks.join_next().await {
+        supervisor.ended(ended);
+    }
+}
+
+impl Supervisor {
+    /// Makes what runs agree with what is stored.
+    async fn reconcile(&mut self) -> Result<(), ReadError> {
+        let stored = self.inner.stored(&Key::table_prefix(Table::Mapping))?;
+        let mut wanted = BTreeMap::new();
+        for mapping in stored.into_iter().filter(|m| m.enabled) {
+            let stream = self.inner.store.stream_by_id(mapping.stream_id);
+            let Some(stream) = stream.filter(|s| s.deleted.is_none()) else {
+                continue;
+            };
+            let mapping = Arc::new(mapping);
+            for shard in self.startable(&mapping, &stream).await? {
+                wanted.insert((mapping.id.clone(), shard), Arc::clone(&mapping));
+            }
+        }
+        // A poller whose mapping has changed is stopped; when it has ended, a new one starts.
+        for (id, running) in &self.running {
+            if wanted
+                .get(id)
+                .is_none_or(|mapping| **mapping != *running.mapping)
+            {
+                running.stop.cancel();
+            }
+        }
+        for (id, mapping) in wanted {
+            if !self.running.contains_key(&id) {
+                self.start(id, mapping);
+            }
+        }
+        Ok(())
+    }
+
+    /// The shards of a mapping that can be read now: not finished, with all parents done. A shard
+    /// that appeared while the mapping ran begins at its first record.
+    async fn startable(
+        &mut self,
+        mapping: &Mapping,
+        stream: &Stream,
+    ) -> Result<Vec<ShardId>, ReadError> {
+        let mut startable = Vec::new();
+        let mut done = BTreeSet::new();
+        for shard in shards_in_order(stream) {
+            let id = (mapping.id.clone(), shard);
+            let parents = stream
+                .shard(shard)
+                .map(|s| s.parents.as_slice())
+                .unwrap_or_default();
+            let waits = parents
+                .iter()
+                .any(|p| stream.shard(*p).is_some() && !done.contains(p));
+            if waits {
+                continue;
+            }
+            if self.finished.contains(&id) || self.is_finished(mapping, stream, shard).await? {
+                done.insert(shard);
+                self.finished.insert(id);
+                continue;
+            }
+            startable.push(shard);
+        }
+        Ok(startable)
+    }
+
+    async fn is_finished(
+        &self,
+        mapping: &Mapping,
+        stream: &Stream,
+        shard: ShardId,
+    ) -> Result<bool, ReadError> {
+        let key = cursor_key(mapping, shard);
+        let Some(stored) = self.inner.store.get(&key)? else {
+            let writes = vec![(
+                key.clone(),
+                Value::Inline(to_json(&Cursor::starting_at(Position::of(1)))),
+            )];
+            let expect = vec![Expect::Revision(key, None)];
+            // A conflict: somebody else made it, which is as good.
+            if let Err(error) = self
+                .inner
+                .store
+                .commit(Tx {
+                    expect,
+                    writes,
+                    ..Tx::default()
+                })
+                .await
+            {
+                tracing::warn!(%error, mapping = mapping.name, %shard, "cannot make a checkpoint");
+            }
+            return Ok(false);
+        };
+        let closed = stream
+            .shard(shard)
+            .is_some_and(|s| s.closed_seconds.is_some());
+        if !closed {
+            return Ok(false);
+        }
+        let cursor: Cursor = serde_json::from_slice(&stored.value)
+            .map_err(|e| ReadError::Damaged(format!("cursor of {}: {e}", mapping.name)))?;
+        let end = self
+            .inner
+            .store
+            .seek(
+                ShardKey {
+                    stream: stream.id,
+                    shard,
+                },
+                Seek::Latest,
+            )
+            .await?;
+        Ok(cursor.low.record >= end && cursor.parts.is_empty())
+    }
+
+    fn start(&mut self, id: PollerId, mapping: Arc<Mapping>) {
+        let stop = CancellationToken::new();
+        *self.inner.running().entry(id.0.clone()).or_default() += 1;
+        let poller = Poller::new(
+            Arc::clone(&self.inner),
+            Arc::clone(&mapping),
+            id.1,
+            stop.clone(),
+            self.kill.clone(),
+        );
+        self.running.insert(id.clone(), Running { mapping, stop });
+        self.tasks.spawn(async move { (id, poller.run().await) });
+    }
+
+    fn ended(&mut self, ended: Result<(PollerId, End), tokio::task::JoinError>) {
+        let (id, end) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                // A panic is a bug in a poller. The shard stands still until the next start,
+                // which is safer than to run a bug again and again.
+                tracing::error!(%error, "a poller died; its shard stands still until a restart");
+                return;
+            }
+        };
+        self.running.remove(&id);
+        if let Some(count) = self.inner.running().get_mut(&id.0) {
+            *count = count.saturating_sub(1);
+        }
+        if end == End::Finished {
+            self.finished.insert(id);
+        }
+    }
+}
