@@ -4,10 +4,27 @@
 //! benchmarks compare with), [`Embedded`] is a journal with redb as its tables.
 #![warn(missing_docs)]
 
+mod catalog;
+mod counters;
+mod decide;
 mod key;
+mod memory;
+mod receipt;
+mod resolved;
+mod route;
+mod select;
 mod tx;
+mod visible;
+mod wire;
 
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod test_support;
+
+pub use decide::EPOCH;
 pub use key::{Key, Table};
+pub use memory::Memory;
 pub use tx::*;
 
 use std::sync::Arc;
@@ -16,6 +33,12 @@ use bytes::Bytes;
 use shardmill_core::sandbox::BoxFuture;
 use shardmill_core::{Block, Scope, ShardKey, Stream, StreamId, StreamName, UnixMillis};
 use tokio::sync::watch;
+
+/// Tells the time that arriving records get. The host hands in its own, which tests can pause.
+pub type Clock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
+
+/// The largest transaction, bytes: a frame has to fit into a journal segment of 64 MiB.
+pub const MAX_TX_BYTES: u64 = 48 << 20;
 
 /// Where shards, tables and transactions live.
 ///
