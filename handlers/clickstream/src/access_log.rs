@@ -23,13 +23,16 @@ pub fn parse(line: &[u8]) -> Result<Hit<'_>, &'static str> {
     let mut line = Line(line.trim_ascii_end());
     line.word().ok_or("there is no client")?;
     line.word().ok_or("there is no identity after the client")?;
-    line.until(b" [")
+    // A user's name may hold spaces.
+    line.until(b'[')
+        .filter(|user| user.len() > 1 && user.ends_with(b" "))
         .ok_or("there is no user before the time")?;
     let at_ms = timestamp(
-        line.until(b"] \"")
+        line.until(b']')
             .ok_or("the time is not closed by a bracket")?,
     )
     .ok_or("the time is not of the form 17/May/2015:10:05:03 +0000")?;
+    line.skip(b" \"").ok_or("there is no request")?;
     let (method, target) = request(
         line.quoted()
             .ok_or("the request is not closed by a quote")?,
@@ -66,25 +69,32 @@ struct Line<'a>(&'a [u8]);
 impl<'a> Line<'a> {
     /// A part without spaces, and the space after it.
     fn word(&mut self) -> Option<&'a [u8]> {
-        self.until(b" ").filter(|word| !word.is_empty())
+        self.until(b' ').filter(|word| !word.is_empty())
     }
 
     /// What stands before `end`, which is taken too.
-    fn until(&mut self, end: &[u8]) -> Option<&'a [u8]> {
-        let at = self.0.windows(end.len()).position(|window| window == end)?;
+    fn until(&mut self, end: u8) -> Option<&'a [u8]> {
+        let at = self.0.iter().position(|&byte| byte == end)?;
         let (part, rest) = self.0.split_at(at);
-        self.0 = &rest[end.len()..];
+        self.0 = &rest[1..];
         Some(part)
     }
 
     /// The rest of a quoted part whose opening quote was taken, and its closing quote.
     fn quoted(&mut self) -> Option<&'a [u8]> {
-        let mut escaped = false;
-        let at = self.0.iter().position(|&byte| {
-            let closes = byte == b'"' && !escaped;
-            escaped = byte == b'\\' && !escaped;
-            closes
-        })?;
+        let mut from = 0;
+        let at = loop {
+            let at = from + self.0[from..].iter().position(|&byte| byte == b'"')?;
+            let protected = self.0[..at]
+                .iter()
+                .rev()
+                .take_while(|&&byte| byte == b'\\')
+                .count();
+            if protected % 2 == 0 {
+                break at;
+            }
+            from = at + 1;
+        };
         let (part, rest) = self.0.split_at(at);
         self.0 = &rest[1..];
         Some(part)

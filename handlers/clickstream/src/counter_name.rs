@@ -4,72 +4,75 @@ use crate::time;
 
 const NAME_BYTES: usize = 128;
 
-/// A counter's name.
+/// Room for one name; each method gives the whole of one and forgets the one before.
 pub(crate) struct CounterName {
     bytes: [u8; NAME_BYTES],
     len: usize,
 }
 
 impl CounterName {
+    pub(crate) fn new() -> Self {
+        Self {
+            bytes: [0; NAME_BYTES],
+            len: 0,
+        }
+    }
+
     /// `status:404`
-    pub(crate) fn status(status: u16) -> Self {
-        let mut name = Self::new("status:");
-        name.push_number(status.into(), 3);
-        name
+    pub(crate) fn status(&mut self, status: u16) -> &str {
+        self.start("status:");
+        self.push_number(status.into(), 3);
+        self.as_str()
     }
 
     /// `method:GET`. The method has at most 32 bytes.
-    pub(crate) fn method(method: &str) -> Self {
-        let mut name = Self::new("method:");
-        name.push(method);
-        name
+    pub(crate) fn method(&mut self, method: &str) -> &str {
+        self.start("method:");
+        self.push(method);
+        self.as_str()
     }
 
     /// `day:2015-05-17`, the day in UTC.
-    pub(crate) fn day(at_ms: i64) -> Self {
+    pub(crate) fn day(&mut self, at_ms: i64) -> &str {
         let (year, month, day) = time::utc_date(at_ms);
-        let mut name = Self::new("day:");
-        name.push_number(year, 4);
-        name.push("-");
-        name.push_number(month, 2);
-        name.push("-");
-        name.push_number(day, 2);
-        name
+        self.start("day:");
+        self.push_number(year, 4);
+        self.push("-");
+        self.push_number(month, 2);
+        self.push("-");
+        self.push_number(day, 2);
+        self.as_str()
     }
 
     /// `page:/projects/`. A path that does not fit keeps its beginning, up to the last whole
     /// character, then `~` and its 64-bit FNV-1a hash in 16 hexadecimal digits: the same path has
     /// the same name always, and different ones practically never.
-    pub(crate) fn page(path: &str) -> Self {
+    pub(crate) fn page(&mut self, path: &str) -> &str {
         const PREFIX: &str = "page:";
         const HASH_BYTES: usize = "~0123456789abcdef".len();
 
-        let mut name = Self::new(PREFIX);
+        self.start(PREFIX);
         if PREFIX.len() + path.len() <= NAME_BYTES {
-            name.push(path);
+            self.push(path);
         } else {
-            name.push(&path[..path.floor_char_boundary(NAME_BYTES - PREFIX.len() - HASH_BYTES)]);
-            name.push("~");
+            self.push(&path[..path.floor_char_boundary(NAME_BYTES - PREFIX.len() - HASH_BYTES)]);
+            self.push("~");
             let hash = fnv1a(path);
             for shift in (0..16).rev() {
                 let digit = (hash >> (4 * shift)) as usize & 15;
-                name.push(&"0123456789abcdef"[digit..=digit]);
+                self.push(&"0123456789abcdef"[digit..=digit]);
             }
         }
-        name
+        self.as_str()
     }
 
-    pub(crate) fn as_str(&self) -> &str {
+    fn as_str(&self) -> &str {
         str::from_utf8(&self.bytes[..self.len]).expect("it was put together from texts")
     }
 
-    fn new(prefix: &str) -> Self {
-        let mut name = Self {
-            bytes: [0; NAME_BYTES],
-            len: 0,
-        };
-        name.push(prefix);
-        name
+    fn start(&mut self, prefix: &str) {
+        self.len = 0;
+        self.push(prefix);
     }
 
     /// The callers keep to the length.
@@ -101,20 +104,18 @@ mod tests {
 
     #[test]
     fn a_name_never_exceeds_the_hosts_limit() {
-        assert_eq!(CounterName::page("/").as_str(), "page:/");
-        assert_eq!(CounterName::status(404).as_str(), "status:404");
-        assert_eq!(CounterName::day(-1).as_str(), "day:1969-12-31");
+        let mut name = CounterName::new();
+        assert_eq!(name.page("/"), "page:/");
+        assert_eq!(name.status(404), "status:404");
+        assert_eq!(name.day(-1), "day:1969-12-31");
 
         let fits = format!("/{}", "a".repeat(122));
-        assert_eq!(CounterName::page(&fits).as_str(), format!("page:{fits}"));
+        assert_eq!(name.page(&fits), format!("page:{fits}"));
         let longer = format!("{fits}b");
         let expected = format!("page:/{}~49cc6f3f268d234a", "a".repeat(105));
-        assert_eq!(CounterName::page(&longer).as_str(), expected);
-        let wide = "ü".repeat(100);
-        assert_eq!(CounterName::page(&wide).as_str().len(), NAME_BYTES);
-        assert_ne!(
-            CounterName::page(&wide).as_str(),
-            CounterName::page(&"ü".repeat(101)).as_str()
-        );
+        assert_eq!(name.page(&longer), expected);
+        let wide = name.page(&format!("/{}", "ü".repeat(100))).to_owned();
+        assert_eq!(wide.len(), NAME_BYTES - 1, "no half character");
+        assert_ne!(name.page(&format!("/{}", "ü".repeat(101))), wide);
     }
 }

@@ -58,14 +58,15 @@ pub fn on_hit(record: &Record, ctx: &mut Context) -> Result<(), Error> {
 }
 
 fn count(hit: &Hit<'_>, ctx: &mut Context) -> Result<(), Error> {
+    let mut name = CounterName::new();
     ctx.counter_add("hits", 1);
     ctx.counter_add("bytes", hit.bytes.cast_signed());
-    ctx.counter_add(CounterName::status(hit.status).as_str(), 1);
-    ctx.counter_add(CounterName::method(hit.method).as_str(), 1);
-    ctx.counter_add(CounterName::day(hit.at_ms).as_str(), 1);
+    ctx.counter_add(name.status(hit.status), 1);
+    ctx.counter_add(name.method(hit.method), 1);
+    ctx.counter_add(name.day(hit.at_ms), 1);
     if hit.method == "GET" && hit.status == 200 {
         let path = hit.target.split('?').next().unwrap_or_default();
-        ctx.counter_add(CounterName::page(path).as_str(), 1);
+        ctx.counter_add(name.page(path), 1);
     }
     count_visit(hit.at_ms, ctx)
 }

@@ -64,7 +64,8 @@ pub fn add(list: &mut Vec<u8>, at_ms: i64) -> Change {
             let joined = (old.0.min(at_ms), newest.1.max(at_ms));
             let is_stored = near > 1 || joined != old;
             if is_stored {
-                list.splice(first * SPAN_BYTES..end * SPAN_BYTES, encode(joined));
+                list[first * SPAN_BYTES..][..SPAN_BYTES].copy_from_slice(&encode(joined));
+                list.drain((first + 1) * SPAN_BYTES..end * SPAN_BYTES);
             }
             Change {
                 count: 1 - near as i64,
