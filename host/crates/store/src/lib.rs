@@ -4,6 +4,9 @@
 //! benchmarks compare with), [`Embedded`] is a journal with redb as its tables.
 #![warn(missing_docs)]
 
+pub mod io;
+pub mod journal;
+
 mod catalog;
 mod counters;
 mod decide;
