@@ -5,6 +5,7 @@
 
 mod commit;
 mod failures;
+mod in_flight;
 mod metrics;
 mod poller;
 mod resource;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::commit::{Attempt, FunctionGuard, GivenUp, StoredState, Turn, refused_emit};
+use super::in_flight::{InFlight, MAX_DEATHS};
 use super::metrics::MappingMetrics;
 use super::resource::{Inner, Mapping, cursor_key};
 use super::source::{Bounds, Gathered, Source};
@@ -88,6 +89,7 @@ pub(super) struct Poller {
     cursor: Cursor,
     revision: u64,
     free_since: UnixMillis,
+    in_flight: InFlight,
     throttles: u32,
     conflicts: u32,
 }
@@ -120,6 +122,7 @@ impl Poller {
             free_since: inner.clock.now(),
             cursor: Cursor::starting_at(Position::of(1)),
             revision: 0,
+            in_flight: InFlight::open(inner.notes.as_deref(), &mapping.id, source.shard),
             throttles: 0,
             conflicts: 0,
             inner,
@@ -202,7 +205,17 @@ impl Poller {
         {
             return Ok(turned);
         }
+        if self.in_flight.begin(work.part.span.from) >= MAX_DEATHS {
+            let given_up = GivenUp {
+                batch: work.batch.clone(),
+                reason: Reason::ProcessDied,
+                span: work.part.span,
+                cause: None,
+            };
+            return self.give_up(&work, given_up, &loaded).await;
+        }
         let attempt = self.invoke(&work, &loaded, json.as_ref()).await;
+        self.in_flight.end();
         let Some(attempt) = attempt else {
             return Ok(Turned::Ended(End::Stopped));
         };
@@ -304,13 +317,29 @@ impl Poller {
         } else {
             return Ok(None);
         };
+        let given_up = GivenUp {
+            batch,
+            reason,
+            span,
+            cause: None,
+        };
+        self.give_up(work, given_up, loaded).await.map(Some)
+    }
+
+    /// Gives up records at the head of a batch without an attempt.
+    async fn give_up(
+        &mut self,
+        work: &Work,
+        given_up: GivenUp,
+        loaded: &Loaded,
+    ) -> Result<Turned, Trouble> {
         let mut cursor = self.cursor.clone();
         let waiting = take_part(&mut cursor, &work.part);
-        cursor.mark_done(span);
+        cursor.mark_done(given_up.span);
         // A new batch is simply read again from behind the span; a part keeps its state.
-        if waiting && span.to < work.part.span.to {
+        if waiting && given_up.span.to < work.part.span.to {
             let rest = Span {
-                from: span.to,
+                from: given_up.span.to,
                 ..work.part.span
             };
             cursor.parts.insert(
@@ -321,12 +350,6 @@ impl Poller {
                 },
             );
         }
-        let given_up = GivenUp {
-            batch,
-            reason,
-            span,
-            cause: None,
-        };
         let turn = Turn {
             cursor,
             given_up: Some(given_up),
@@ -336,7 +359,7 @@ impl Poller {
             batch: &work.batch,
             done: 0,
         };
-        self.commit(turn).await.map(Some)
+        self.commit(turn).await
     }
 
     /// Runs the handler once. `None` when the host is being stopped for good.

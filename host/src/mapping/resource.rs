@@ -1,6 +1,7 @@
 //! What is stored of a mapping, and the operations on it.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -185,6 +186,8 @@ pub(super) struct Inner {
     pub(super) metrics: Mutex<HashMap<String, Arc<MappingMetrics>>>,
     /// How many pollers of a mapping are running.
     pub(super) running: Mutex<HashMap<String, usize>>,
+    /// Where pollers note what they have in flight; nowhere without one.
+    pub(super) notes: Option<PathBuf>,
     /// Batches of one function share this lock; one that met three conflicts holds it alone.
     pub(super) function_locks: Mutex<HashMap<(Scope, String), Arc<tokio::sync::RwLock<()>>>>,
 }
@@ -197,6 +200,18 @@ impl Mappings {
         functions: Arc<Functions>,
         clock: Clock,
     ) -> Self {
+        Self::with_notes(store, sandbox, functions, clock, None)
+    }
+
+    /// The same, with a folder where batches in flight are noted, so that one that kills the
+    /// process is given up.
+    pub fn with_notes(
+        store: Arc<dyn Store>,
+        sandbox: Arc<dyn Sandbox>,
+        functions: Arc<Functions>,
+        clock: Clock,
+        notes: Option<PathBuf>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 store,
@@ -206,6 +221,7 @@ impl Mappings {
                 changes: watch::Sender::new(0),
                 metrics: Mutex::default(),
                 running: Mutex::default(),
+                notes,
                 function_locks: Mutex::default(),
             }),
         }

@@ -95,4 +95,6 @@ pub enum Reason {
     RecordTooLarge,
     /// The records were trimmed before they could be delivered: their data is gone.
     Expired,
+    /// The host's process died three times while the batch was in flight.
+    ProcessDied,
 }
