@@ -22,9 +22,14 @@ pub(crate) fn target() -> Result<PathBuf> {
     }
 }
 
-/// The host's binary, as `cargo build` and `cargo test` leave it.
+/// The host's binary: `SHARDMILL_BIN`, else as `cargo build` and `cargo test` leave it.
 pub(crate) fn host_binary() -> Result<PathBuf> {
-    Ok(target()?.join("debug").join("shardmill"))
+    match env::var_os("SHARDMILL_BIN") {
+        Some(file) if !file.is_empty() => {
+            std::path::absolute(file).context("make SHARDMILL_BIN absolute")
+        }
+        _ => Ok(target()?.join("debug").join("shardmill")),
+    }
 }
 
 /// Where the built handlers are: `SHARDMILL_GUESTS`, else `guests` in the target folder.

@@ -97,10 +97,7 @@ pub(crate) fn ensure() -> Result<WasmTarget> {
             Ok(()) => return Ok(WasmTarget::installed()),
             Err(error) => said = format!("{error:#}"),
         }
-        progress.note(&format!(
-            "rustup cannot add {TRIPLE}: {}",
-            first_line(&said)
-        ));
+        progress.note(&format!("rustup cannot add {TRIPLE}: {}", last_line(&said)));
     }
     if debian_can {
         return debian::make(&progress).with_context(|| {
@@ -163,8 +160,8 @@ fn add_with_rustup(progress: &Progress, debian_can: bool) -> Result<()> {
     Ok(())
 }
 
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
+fn last_line(text: &str) -> &str {
+    text.lines().next_back().unwrap_or_default().trim()
 }
 
 #[cfg(test)]
