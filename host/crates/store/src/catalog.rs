@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use shardmill_core::{Scope, Shard, ShardKey, Stream, StreamId, StreamName, UnixMillis};
 
-use crate::resolved::{Resolved, StreamSet};
+use crate::resolved::StreamSet;
+use crate::tx::Trim;
 
 /// Both ends of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,30 @@ impl Tail {
             arrival: UnixMillis(shard.created_seconds.saturating_mul(1000)),
         }
     }
+}
+
+/// What a transaction means for the catalog. Applied in the order of the fields.
+#[derive(Clone, Debug)]
+pub(crate) struct Change<'a> {
+    /// Revision of the newest transaction in it.
+    pub(crate) revision: u64,
+    /// Streams.
+    pub(crate) streams: &'a [StreamSet],
+    /// New ends of shards, the last one of a shard being the highest.
+    pub(crate) ends: Vec<End>,
+    /// New beginnings of shards.
+    pub(crate) trims: &'a [Trim],
+}
+
+/// Where a shard ends from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    /// The shard.
+    pub(crate) shard: ShardKey,
+    /// The position that the next record gets.
+    pub(crate) next: u64,
+    /// When the newest record arrived.
+    pub(crate) arrival: UnixMillis,
 }
 
 /// All streams and shards.
@@ -118,21 +143,21 @@ impl Catalog {
     }
 
     /// Applies a transaction, or several in one.
-    pub(crate) fn apply(&mut self, resolved: &Resolved) {
-        self.revision = self.revision.max(resolved.revision);
-        for set in &resolved.streams {
+    pub(crate) fn apply(&mut self, change: &Change<'_>) {
+        self.revision = self.revision.max(change.revision);
+        for set in change.streams {
             match set {
                 StreamSet::Put(stream) => self.put_stream(stream),
                 StreamSet::Remove(id) => self.remove_stream(*id),
             }
         }
-        for block in &resolved.blocks {
-            if let Some(tail) = self.tails.get_mut(&block.shard) {
-                tail.next = block.end();
-                tail.arrival = block.arrival;
+        for end in &change.ends {
+            if let Some(tail) = self.tails.get_mut(&end.shard) {
+                tail.next = end.next;
+                tail.arrival = end.arrival;
             }
         }
-        for trim in &resolved.trims {
+        for trim in change.trims {
             if let Some(tail) = self.tails.get_mut(&trim.shard) {
                 tail.floor = tail.floor.max(trim.before);
             }
@@ -168,7 +193,9 @@ impl Catalog {
             self.tails.remove(&key(&stream, shard));
         }
         if let Some(names) = self.names.get_mut(&stream.scope) {
-            names.remove(&stream.name);
+            if names.get(&stream.name) == Some(&id) {
+                names.remove(&stream.name);
+            }
             if names.is_empty() {
                 self.names.remove(&stream.scope);
             }

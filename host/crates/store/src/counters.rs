@@ -1,12 +1,13 @@
 //! Counters: sums under a function's names, and what happens to names beyond the limit.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use shardmill_core::Scope;
 use shardmill_core::limits::{COUNTER_OVERFLOW_NAME, MAX_COUNTER_NAMES};
 
 use crate::decide::Values;
+use crate::resolved::Resolved;
 use crate::tx::{CounterAdd, Value};
 use crate::{Key, ReadError, Table, Versioned};
 
@@ -44,25 +45,28 @@ pub(crate) fn named(
         .collect()
 }
 
-/// Adds, and appends the new sums to `puts`, one per counter.
+/// Adds, and appends the new sums to the transaction, one per counter.
 pub(crate) fn add(
     adds: &[CounterAdd],
     values: &dyn Values,
-    puts: &mut Vec<(Key, Value)>,
+    resolved: &mut Resolved,
 ) -> Result<(), ReadError> {
     let mut sums = Sums {
         values,
         sums: BTreeMap::new(),
-        names: HashMap::new(),
+        names: BTreeMap::new(),
     };
     for add in adds {
         let sum = sums.of(add)?;
         *sum = sum.wrapping_add(add.amount);
     }
-    puts.extend(sums.sums.into_iter().map(|(key, sum)| {
-        let bytes = Bytes::copy_from_slice(&sum.to_le_bytes());
-        (key, Value::Inline(bytes))
-    }));
+    resolved.counter_names = sums.names.into_iter().collect();
+    resolved
+        .puts
+        .extend(sums.sums.into_iter().map(|(key, sum)| {
+            let bytes = Bytes::copy_from_slice(&sum.to_le_bytes());
+            (key, Value::Inline(bytes))
+        }));
     Ok(())
 }
 
@@ -71,7 +75,7 @@ struct Sums<'a> {
     /// What this transaction has touched so far.
     sums: BTreeMap<Key, i64>,
     /// How many names a function has, this transaction's included.
-    names: HashMap<Key, usize>,
+    names: BTreeMap<Key, usize>,
 }
 
 impl Sums<'_> {

@@ -11,11 +11,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use shardmill_core::{Records, Scope, Shard, ShardKey, Stream, StreamId, StreamName, UnixMillis};
+use shardmill_core::{Scope, Shard, ShardKey, Stream, StreamId, StreamName, UnixMillis};
 
 use crate::catalog::{Catalog, Tail};
 use crate::resolved::{NewBlock, Resolved, StreamSet};
-use crate::route::{Prepared, PreparedAppend, Sorted};
+use crate::route::{Packed, Prepared, PreparedAppend, Sorted};
 use crate::tx::{Appended, CommitError, Expect, ProducerMark, Receipt, StreamChange, Trim, Value};
 use crate::{Key, ReadError, Versioned};
 use crate::{counters, receipt};
@@ -85,7 +85,7 @@ pub(crate) fn decide(
         turn.append(append)?;
     }
     turn.resolved.puts = tx.writes;
-    counters::add(&tx.counters, values, &mut turn.resolved.puts).map_err(unreadable)?;
+    counters::add(&tx.counters, values, &mut turn.resolved).map_err(unreadable)?;
     for trim in tx.trims {
         turn.trim(trim);
     }
@@ -243,17 +243,17 @@ impl Turn<'_> {
         Ok(())
     }
 
-    fn place(&mut self, key: ShardKey, shard: &Shard, records: Records) -> Appended {
+    fn place(&mut self, key: ShardKey, shard: &Shard, packed: Packed) -> Appended {
         let tail = self.tail(key, shard);
         let placed = Appended {
             shard: key.shard,
             first: tail.next,
             arrival: self.now.max(tail.arrival),
         };
-        if records.is_empty() {
+        if packed.records.is_empty() {
             return placed;
         }
-        let (index, blob) = records.into_parts();
+        let (index, blob) = packed.records.into_parts();
         let block = NewBlock {
             shard: key,
             created_seconds: shard.created_seconds,
@@ -261,6 +261,7 @@ impl Turn<'_> {
             arrival: placed.arrival,
             index: index.into(),
             blob: blob.into(),
+            sums: packed.sums,
         };
         let tail = Tail {
             next: block.end(),

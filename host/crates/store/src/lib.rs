@@ -10,6 +10,7 @@ pub mod journal;
 mod catalog;
 mod counters;
 mod decide;
+mod frame;
 mod key;
 mod memory;
 mod receipt;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use shardmill_core::sandbox::BoxFuture;
-use shardmill_core::{Block, Scope, ShardKey, Stream, StreamId, StreamName, UnixMillis};
+use shardmill_core::{Block, Scope, ShardKey, Stream, StreamId, StreamName};
 use tokio::sync::watch;
 
 use crate::catalog::Catalog;
@@ -171,7 +171,7 @@ impl State {
                 self.values.insert(key.clone(), stored);
             }
         }
-        self.visible.apply(resolved);
+        self.visible.apply(&resolved.change());
         for trim in &resolved.trims {
             if let Some(blocks) = self.blocks.get_mut(&trim.shard) {
                 let dead = blocks.partition_point(|block| block.end() <= trim.before);

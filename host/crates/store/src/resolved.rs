@@ -8,6 +8,7 @@ use shardmill_core::block::{BadBlock, INDEX_ENTRY_BYTES, Placement};
 use shardmill_core::{Block, ShardKey, Stream, StreamId, UnixMillis};
 
 use crate::Key;
+use crate::catalog::{Change, End};
 use crate::tx::{Trim, Value};
 
 /// A decided transaction.
@@ -23,6 +24,25 @@ pub(crate) struct Resolved {
     pub(crate) puts: Vec<(Key, Value)>,
     /// New beginnings of shards, not behind their ends.
     pub(crate) trims: Vec<Trim>,
+    /// Beginnings of counters' keys under which there are new names, and how many names there are.
+    pub(crate) counter_names: Vec<(Key, usize)>,
+}
+
+impl Resolved {
+    /// What it means for the catalog.
+    pub(crate) fn change(&self) -> Change<'_> {
+        let ends = self.blocks.iter().map(|block| End {
+            shard: block.shard,
+            next: block.end(),
+            arrival: block.arrival,
+        });
+        Change {
+            revision: self.revision,
+            streams: &self.streams,
+            ends: ends.collect(),
+            trims: &self.trims,
+        }
+    }
 }
 
 /// A stream as it is from now on.
@@ -49,6 +69,27 @@ pub(crate) struct NewBlock {
     pub(crate) index: Bytes,
     /// The packed keys and data.
     pub(crate) blob: Bytes,
+    /// CRC-32 of both.
+    pub(crate) sums: Sums,
+}
+
+/// CRC-32 of the two parts of packed records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sums {
+    /// Of the index.
+    pub(crate) index: u32,
+    /// Of the keys and data.
+    pub(crate) blob: u32,
+}
+
+impl Sums {
+    /// Of these parts.
+    pub(crate) fn of(index: &[u8], blob: &[u8]) -> Self {
+        Self {
+            index: crc32fast::hash(index),
+            blob: crc32fast::hash(blob),
+        }
+    }
 }
 
 impl NewBlock {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use shardmill_core::block::INDEX_ENTRY_BYTES;
 use shardmill_core::{Records, ShardId, Stream, StreamId};
 
+use crate::resolved::Sums;
 use crate::tx::{Append, CommitError, Route, StreamChange, Tx, Value};
 
 /// A transaction whose records are sorted by shard.
@@ -32,16 +33,32 @@ pub(crate) struct PreparedAppend {
 #[derive(Debug)]
 pub(crate) enum Sorted {
     /// All for one shard that the caller chose.
-    Chosen(ShardId, Records),
+    Chosen(ShardId, Packed),
     /// By hash key.
     Hashed(Hashed),
+}
+
+/// Records with their checksums.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    /// The records.
+    pub(crate) records: Records,
+    /// Their checksums.
+    pub(crate) sums: Sums,
+}
+
+impl From<Records> for Packed {
+    fn from(records: Records) -> Self {
+        let sums = Sums::of(records.index(), records.blob());
+        Self { records, sums }
+    }
 }
 
 /// Records by shard, and how they were ordered before.
 #[derive(Debug, Default)]
 pub(crate) struct Hashed {
     /// The shards and what goes to each, in order.
-    pub(crate) groups: Vec<(ShardId, Records)>,
+    pub(crate) groups: Vec<(ShardId, Packed)>,
     /// For each record the index of its group.
     pub(crate) order: Vec<u32>,
 }
@@ -64,7 +81,7 @@ impl Prepared {
         } in std::mem::take(&mut tx.appends)
         {
             let records = match route {
-                Route::Shard(shard) => Sorted::Chosen(shard, records),
+                Route::Shard(shard) => Sorted::Chosen(shard, records.into()),
                 Route::HashKey => {
                     let stream = stream(id).ok_or(CommitError::NoSuchStream(id))?;
                     Sorted::Hashed(Hashed::new(records, &stream)?)
@@ -100,7 +117,7 @@ impl Hashed {
         }
         if let [only] = shards[..] {
             return Ok(Self {
-                groups: vec![(only, records)],
+                groups: vec![(only, records.into())],
                 order,
             });
         }
@@ -119,7 +136,12 @@ impl Hashed {
             let (_, sorted) = &mut groups[*group as usize];
             sorted.push(parts.key, parts.explicit, parts.data);
         }
-        Ok(Self { groups, order })
+        let groups = groups.into_iter();
+        let groups = groups.map(|(shard, records)| (shard, records.into()));
+        Ok(Self {
+            groups: groups.collect(),
+            order,
+        })
     }
 
     /// Whether every shard of this order is still open in `stream`. Open shards tile the hash
@@ -137,7 +159,7 @@ impl Hashed {
     /// # Errors
     /// As [`Hashed::new`].
     pub(crate) fn again(self, stream: &Stream) -> Result<Self, CommitError> {
-        let mut groups: Vec<_> = self.groups.iter().map(|(_, r)| r.iter()).collect();
+        let mut groups: Vec<_> = self.groups.iter().map(|(_, r)| r.records.iter()).collect();
         let mut records = Records::default();
         for group in &self.order {
             if let Some(parts) = groups[*group as usize].next() {

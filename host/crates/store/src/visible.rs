@@ -6,8 +6,7 @@ use shardmill_core::ShardKey;
 use tokio::sync::watch;
 
 use crate::ReadError;
-use crate::catalog::{Catalog, Tail};
-use crate::resolved::Resolved;
+use crate::catalog::{Catalog, Change, Tail};
 
 /// The catalog with those who wait for it to change.
 #[derive(Debug)]
@@ -59,14 +58,14 @@ impl Visible {
 
     /// Makes decided transactions visible and wakes whoever waits. Whatever readers find behind
     /// the new ends has to be in place before.
-    pub(crate) fn apply(&mut self, resolved: &Resolved) {
-        self.catalog.apply(resolved);
-        for block in &resolved.blocks {
-            if let Some(end) = self.ends.get(&block.shard) {
-                end.send_replace(block.end());
+    pub(crate) fn apply(&mut self, change: &Change<'_>) {
+        self.catalog.apply(change);
+        for end in &change.ends {
+            if let Some(waiting) = self.ends.get(&end.shard) {
+                waiting.send_replace(end.next);
             }
         }
-        if !resolved.streams.is_empty() {
+        if !change.streams.is_empty() {
             // A receiver of a shard that is gone sees its channel closed.
             self.ends
                 .retain(|shard, _| self.catalog.tail(*shard).is_some());

@@ -36,7 +36,7 @@ impl World {
     }
 
     fn apply(&mut self, resolved: &Resolved) {
-        self.catalog.apply(resolved);
+        self.catalog.apply(&resolved.change());
         for (key, value) in &resolved.puts {
             match value {
                 Value::Delete => drop(self.values.remove(key)),
