@@ -1,5 +1,11 @@
 //! Everything of Shardmill that talks to the world: HTTP, the mapping loop, the command line.
 
+pub mod api;
+pub(crate) mod auth;
 pub mod clock;
 pub mod functions;
+pub mod janitor;
 pub mod mapping;
+pub(crate) mod seal;
+pub mod server;
+pub mod services;
