@@ -114,7 +114,14 @@ fn unpack(apt_dir: &Path, root: &Path, progress: &Progress) -> Result<()> {
     progress.doing("reading Debian's package lists");
     let apt = Apt::update_in(apt_dir)?;
     let version = apt.candidate("rustc-web")?.version;
-    let std = format!("libstd-rust-web-{}", major_minor(&version)?);
+    let (major, minor) = major_minor(&version)?;
+    if (major, minor) < major_minor(env!("CARGO_PKG_RUST_VERSION"))? {
+        progress.note(&format!(
+            "Debian offers rustc {version}, older than this project's: handlers may not compile; \
+             Debian's security archive, if /etc/apt names it, has a newer one"
+        ));
+    }
+    let std = format!("libstd-rust-web-{major}.{minor}");
     let llvm = apt
         .candidate(&std)?
         .depends
@@ -156,13 +163,13 @@ fn gather_libraries(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `1.85` of `1.85.0+dfsg3-1~deb12u3`.
-fn major_minor(version: &str) -> Result<String> {
+/// `(1, 85)` of `1.85.0+dfsg3-1~deb12u3`.
+fn major_minor(version: &str) -> Result<(u32, u32)> {
     let upstream = version.split_once(':').map_or(version, |(_, rest)| rest);
-    let mut numbers = upstream.split('.');
+    let mut numbers = upstream.split('.').map(str::parse);
     match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) => Ok(format!("{major}.{minor}")),
-        _ => bail!("rustc-web has the version {version}, which has no minor number"),
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
+        _ => bail!("read major and minor number of the Rust version {version}"),
     }
 }
 
@@ -243,7 +250,11 @@ mod tests {
 
     #[test]
     fn the_minor_version_is_cut_from_debians() {
-        for (version, want) in [("1.85.0+dfsg3-1~deb12u3", "1.85"), ("1:1.96.0-1", "1.96")] {
+        for (version, want) in [
+            ("1.85.0+dfsg3-1~deb12u3", (1, 85)),
+            ("1:1.96.0-1", (1, 96)),
+            ("1.95", (1, 95)),
+        ] {
             assert_eq!(major_minor(version).unwrap(), want, "{version}");
         }
         assert!(major_minor("7").is_err());
