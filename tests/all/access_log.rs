@@ -5,6 +5,7 @@
 //! `../shared/data` beside the project.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -27,7 +28,8 @@ fn log(test: &str) -> Option<Log> {
     let folder = std::env::var_os("SHARDMILL_TEST_DATA").map_or_else(beside, PathBuf::from);
     let path = folder.join("access.log");
     let Ok(expected) = std::fs::read_to_string(folder.join("access-expected.json")) else {
-        println!(
+        let _ = writeln!(
+            std::io::stdout(),
             "skipped: {test} (no access log in {}; set SHARDMILL_TEST_DATA)",
             folder.display()
         );

@@ -23,7 +23,7 @@ const PLAIN_EVERY: Duration = Duration::from_secs(2);
 pub(super) struct Snapshot {
     processed: u64,
     retried: u64,
-    failed: u64,
+    given_up: u64,
     /// Records that are stored and not yet dealt with.
     pub(super) behind: u64,
     iterator_age_ms: u64,
@@ -42,7 +42,7 @@ impl Snapshot {
         Ok(Self {
             processed: number(&mapping["processed"]),
             retried: number(&mapping["retried"]),
-            failed: number(&mapping["failed"]),
+            given_up: number(&mapping["given_up"]),
             behind: shards().map(|one| number(&one["records_behind"])).sum(),
             iterator_age_ms: shards()
                 .map(|one| number(&one["iterator_age_ms"]))
@@ -53,7 +53,7 @@ impl Snapshot {
 
     /// Records that are done or given up.
     pub(super) fn dealt_with(&self) -> u64 {
-        self.processed + self.failed
+        self.processed + self.given_up
     }
 
     fn text(&self) -> String {
@@ -62,7 +62,7 @@ impl Snapshot {
             self.dealt_with() + self.behind,
             self.processed,
             self.retried,
-            self.failed,
+            self.given_up,
             self.iterator_age_ms
         )
     }
@@ -193,7 +193,7 @@ mod tests {
     fn a_mappings_shards_are_added_up_and_the_oldest_tells_the_age() {
         let answer = json!({"mappings": [
             {"name": "other", "shards": [], "processed": 9},
-            {"name": "m", "processed": 5, "retried": 2, "failed": 1, "shards": [
+            {"name": "m", "processed": 5, "retried": 2, "given_up": 1, "shards": [
                 {"records_behind": 3, "iterator_age_ms": 10},
                 {"records_behind": 4, "iterator_age_ms": 70},
             ]},
