@@ -1,1 +1,36 @@
-//! placeholder
+//! Runs guests: compiles a module, gives each invocation a fresh instance under fuel, memory,
+//! wall-clock, output and effects limits, and says how it ended.
+//!
+//! The only crate that names wasmtime. It knows no store, no stream and no retry: it is handed a
+//! batch and a view of its keyed state, and hands back an outcome with the effects to commit.
+//! The contract with guests is `docs/abi.md`.
+//!
+//! A map, in the order in which an invocation passes through:
+//!
+//! - `sandbox`: the front; admission against the memory budget
+//! - `invoker`: the threads that run guests, slice by slice, and `meter`, which measures slices
+//! - `instance`: one attempt on one instance, from the batch in its memory to its outcome
+//! - `guest`: what the host keeps beside a running guest, its fuel ledger above all
+//! - `calls`, `effects`: the host calls and what they leave; `wasi`, `output`: the little of WASI
+//!   that there is
+//! - `limiter`, `trap`: growth, and how a failure is told
+//! - `module`, `engine`: compiling and checking, before any of this
+
+mod calls;
+mod effects;
+mod engine;
+mod guest;
+mod instance;
+mod invoker;
+mod limiter;
+mod meter;
+mod module;
+mod output;
+mod sandbox;
+mod trap;
+mod wasi;
+
+#[cfg(test)]
+mod tests;
+
+pub use sandbox::{InUse, SandboxConfig, StartError, WasmSandbox};

@@ -1,0 +1,72 @@
+//! The one engine: every engine owns a pool of memory.
+//!
+//! Each setting was measured, with its alternatives, on wasmtime 48.0.8. Proposals that no
+//! toolchain for handlers needs are off, and whatever could make two runs of the same inputs
+//! differ.
+
+use std::num::NonZeroUsize;
+
+use shardmill_core::limits::MAX_MEMORY_BYTES;
+use wasmtime::{
+    Config, Enabled, Engine, Inlining, InstanceAllocationStrategy, OptLevel,
+    PoolingAllocationConfig, Result, WasmBacktraceDetails,
+};
+
+use crate::limiter::{MAX_TABLE_ELEMENTS, MAX_TABLES};
+use crate::trap::MAX_FRAMES;
+
+/// Memory at the low end of a slot that stays mapped between instances, bytes: a fresh instance
+/// then finds its pages without a fault. Only those that the last guest touched are cleared.
+const KEEP_RESIDENT_BYTES: usize = 16 << 20;
+/// The same of a table.
+const TABLE_KEEP_RESIDENT_BYTES: usize = 64 << 10;
+/// Slots per core that keep their pages while they are free.
+const WARM_SLOTS_PER_CORE: u32 = 4;
+/// A guest's stack, bytes; the rest of the host's stack below it is for host calls.
+const WASM_STACK_BYTES: usize = 512 << 10;
+const HOST_STACK_BYTES: usize = 2 << 20;
+
+/// An engine with a pool for `slots` instances at a time, served by `threads` threads.
+pub(crate) fn build(slots: u32, threads: usize) -> Result<Engine> {
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(slots, threads)))
+        .memory_init_cow(true)
+        .cranelift_opt_level(OptLevel::Speed)
+        .compiler_inlining(Inlining::Yes)
+        .consume_fuel(true)
+        .epoch_interruption(false)
+        .max_wasm_stack(WASM_STACK_BYTES)
+        .async_stack_size(HOST_STACK_BYTES)
+        .cranelift_nan_canonicalization(true)
+        .wasm_relaxed_simd(false)
+        .wasm_memory64(false)
+        .wasm_multi_memory(false)
+        // Line numbers would be read from the guest's own debug sections, in this process, at each trap.
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .wasm_backtrace_max_frames(NonZeroUsize::new(MAX_FRAMES));
+    Engine::new(&config)
+}
+
+fn pool(slots: u32, threads: usize) -> PoolingAllocationConfig {
+    let warm = WARM_SLOTS_PER_CORE
+        .saturating_mul(u32::try_from(threads).unwrap_or(u32::MAX))
+        .min(slots);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_core_instances(slots)
+        .total_memories(slots)
+        .total_tables(slots.saturating_mul(MAX_TABLES))
+        .total_stacks(slots)
+        .max_memories_per_module(1)
+        .max_tables_per_module(MAX_TABLES)
+        .table_elements(MAX_TABLE_ELEMENTS)
+        .max_memory_size(MAX_MEMORY_BYTES as usize)
+        .max_unused_warm_slots(warm);
+    // Without the scan, keeping pages means clearing all of them: worse than giving them back.
+    if PoolingAllocationConfig::is_pagemap_scan_available() {
+        pool.linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+            .table_keep_resident(TABLE_KEEP_RESIDENT_BYTES)
+            .pagemap_scan(Enabled::Auto);
+    }
+    pool
+}

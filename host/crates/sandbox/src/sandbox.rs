@@ -1,0 +1,253 @@
+//! The front: what the host configures, loads and invokes.
+//!
+//! **Admission.** An attempt holds a slot and its whole memory limit against a budget of the
+//! process while it runs, so that a guest's grow never fails for another guest's sake. Waiting
+//! for that is not an attempt; waiting too long is a throttle. Requests are served in order.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use shardmill_core::effects::Effects;
+use shardmill_core::sandbox::{
+    BoxFuture, Carrier, Input, Invocation, LoadError, Module, Report, Usage,
+};
+use shardmill_core::{Outcome, Sandbox};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use wasmtime::{Engine, Linker};
+
+use crate::engine;
+use crate::guest::Guest;
+use crate::instance::{self, Reservation};
+use crate::invoker::Invokers;
+use crate::meter::Signals;
+use crate::module::{self, Code, LoadedModule};
+
+/// Memory is reserved in pages of WebAssembly.
+const PAGE_BYTES: u64 = 64 << 10;
+
+/// Modules that are compiled or checked at a time. Each may use every core while it compiles.
+const LOADS: u32 = 2;
+
+/// How much of the machine guests may have.
+#[derive(Clone, Debug)]
+pub struct SandboxConfig {
+    /// Threads that run guests. Default: one per core.
+    pub invoker_threads: usize,
+    /// Memory of all running guests together, bytes. Default: 8 GiB, which is 64 invocations of
+    /// 128 MiB: what counts is what they may use, not what they do.
+    pub memory_budget_bytes: u64,
+    /// Attempts that run at a time, 1 … 4,096. Default: 256. Each takes 4 GiB of address space.
+    pub concurrency: u32,
+    /// How long an attempt waits for a slot and its memory before it is throttled. Default: 10 s.
+    pub admission_timeout: Duration,
+    /// Largest module, bytes. Default: 64 MiB.
+    pub max_module_bytes: usize,
+}
+
+impl Default for SandboxConfig {
+    fn default() -> Self {
+        Self {
+            invoker_threads: std::thread::available_parallelism().map_or(1, NonZero::get),
+            memory_budget_bytes: 8 << 30,
+            concurrency: 256,
+            admission_timeout: Duration::from_secs(10),
+            max_module_bytes: 64 << 20,
+        }
+    }
+}
+
+/// What guests hold at this moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InUse {
+    /// Instances.
+    pub instances: u64,
+    /// Linear memories.
+    pub memories: usize,
+    /// Stacks.
+    pub stacks: usize,
+    /// Memory reserved by admission, bytes.
+    pub reserved_bytes: u64,
+}
+
+/// Runs guests with wasmtime.
+pub struct WasmSandbox {
+    config: SandboxConfig,
+    engine: Engine,
+    linker: Arc<Linker<Guest>>,
+    invokers: Invokers,
+    slots: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
+    loads: Arc<Semaphore>,
+}
+
+/// Why there is no sandbox.
+#[derive(Debug, thiserror::Error)]
+#[error("start the sandbox: {0}")]
+pub struct StartError(String);
+
+impl WasmSandbox {
+    /// Reserves the pool's address space and starts the invoker threads.
+    ///
+    /// # Errors
+    /// When the system refuses address space or threads.
+    pub fn new(config: SandboxConfig) -> Result<Self, StartError> {
+        let concurrency = config.concurrency.clamp(1, 4096);
+        let engine = engine::build(concurrency + LOADS, config.invoker_threads)
+            .map_err(|error| StartError(format!("{error:#}")))?;
+        let linker = module::linker(&engine).map_err(|error| StartError(format!("{error:#}")))?;
+        let invokers = Invokers::start(config.invoker_threads)
+            .map_err(|error| StartError(error.to_string()))?;
+        Ok(Self {
+            engine,
+            linker: Arc::new(linker),
+            invokers,
+            slots: Arc::new(Semaphore::new(concurrency as usize)),
+            memory: Arc::new(Semaphore::new(pages(config.memory_budget_bytes) as usize)),
+            loads: Arc::new(Semaphore::new(LOADS as usize)),
+            config,
+        })
+    }
+
+    /// What guests hold at this moment: all zero when none runs.
+    pub fn in_use(&self) -> InUse {
+        let free = self.memory.available_permits() as u64;
+        let reserved_bytes =
+            (u64::from(pages(self.config.memory_budget_bytes)) - free) * PAGE_BYTES;
+        let pool = self.engine.pooling_allocator_metrics();
+        pool.map_or_else(InUse::default, |pool| InUse {
+            instances: pool.core_instances(),
+            memories: pool.memories(),
+            stacks: pool.stacks(),
+            reserved_bytes,
+        })
+    }
+
+    async fn load(&self, wasm: Bytes) -> Result<Arc<dyn Module>, LoadError> {
+        let refused = |why: &str| LoadError::Refused(format!("module could not be loaded: {why}"));
+        let turn = Arc::clone(&self.loads).acquire_owned().await;
+        let turn = turn.map_err(|_| refused("the sandbox is closed"))?;
+        let (linker, allowed) = (Arc::clone(&self.linker), self.config.max_module_bytes);
+        // A compiler cannot be stopped, so it keeps the turn even when nobody waits any more.
+        let compiled = tokio::task::spawn_blocking(move || {
+            let code = module::compile(&linker, &wasm, allowed)?;
+            Ok((code, module::digest(&wasm), turn))
+        });
+        let (code, digest, turn) = compiled
+            .await
+            .map_err(|_| refused("the compiler failed"))??;
+        let (code, carrier) = self
+            .ask_abi(code, turn)
+            .await
+            .ok_or_else(|| refused("its check failed"))?;
+        Ok(Arc::new(LoadedModule {
+            digest,
+            carrier: carrier?,
+            code,
+        }))
+    }
+
+    /// Asks for the carrier on an invoker's thread, in turn with the attempts.
+    async fn ask_abi(
+        &self,
+        code: Code,
+        turn: OwnedSemaphorePermit,
+    ) -> Option<(Code, Result<Carrier, LoadError>)> {
+        let signals = Arc::new(Signals::default());
+        let (answer, answered) = oneshot::channel();
+        let asked = Arc::clone(&signals);
+        let work = async move {
+            let carrier = instance::ask_abi(&code, asked).await;
+            drop(turn);
+            let _ = answer.send((code, carrier));
+        };
+        let _ticket = self.invokers.submit(Box::pin(work), signals);
+        answered.await.ok()
+    }
+
+    async fn invoke(&self, invocation: Invocation) -> Report {
+        let module: Arc<dyn std::any::Any + Send + Sync> = Arc::clone(&invocation.module) as _;
+        let Ok(module) = module.downcast::<LoadedModule>() else {
+            return throttled("the module was loaded by another sandbox".into());
+        };
+        if !Engine::same(module.code.pre.module().engine(), &self.engine) {
+            return throttled("the module was loaded by another sandbox".into());
+        }
+        let takes_json = module.carrier.takes_json();
+        if takes_json != matches!(invocation.input, Input::Event { .. }) {
+            let takes = if takes_json {
+                "a JSON event"
+            } else {
+                "records"
+            };
+            return throttled(format!("the module takes {takes}"));
+        }
+        let reservation = match self.admit(invocation.limits.memory_bytes).await {
+            Ok(reservation) => reservation,
+            Err(reason) => return throttled(reason),
+        };
+        let signals = Arc::new(Signals::default());
+        let (report, reported) = oneshot::channel();
+        let running = Arc::clone(&signals);
+        let work = async move {
+            let _ = report.send(instance::attempt(&module, invocation, running, reservation).await);
+        };
+        let _ticket = self.invokers.submit(Box::pin(work), signals);
+        reported
+            .await
+            .unwrap_or_else(|_| throttled("host fault: the attempt was lost".into()))
+    }
+
+    async fn admit(&self, memory_bytes: u64) -> Result<Reservation, String> {
+        let budget = self.config.memory_budget_bytes;
+        if pages(memory_bytes) > pages(budget) {
+            return Err(format!(
+                "the function's memory limit of {memory_bytes} bytes is above the sandbox's budget of {budget} bytes"
+            ));
+        }
+        let reserve = async {
+            let slot = Arc::clone(&self.slots).acquire_owned().await;
+            let memory = Arc::clone(&self.memory)
+                .acquire_many_owned(pages(memory_bytes))
+                .await;
+            Some([slot.ok()?, memory.ok()?])
+        };
+        let span = self.config.admission_timeout;
+        match tokio::time::timeout(span, reserve).await {
+            Ok(Some(reservation)) => Ok(reservation),
+            Ok(None) => Err("the sandbox is closed".into()),
+            Err(_) => Err(format!(
+                "no free slot and memory within {span:?}: {} of {} slots and {} of {budget} bytes are free",
+                self.slots.available_permits(),
+                self.config.concurrency,
+                self.memory.available_permits() as u64 * PAGE_BYTES,
+            )),
+        }
+    }
+}
+
+impl Sandbox for WasmSandbox {
+    fn load(&self, wasm: Bytes) -> BoxFuture<'_, Result<Arc<dyn Module>, LoadError>> {
+        Box::pin(self.load(wasm))
+    }
+
+    fn invoke(&self, invocation: Invocation) -> BoxFuture<'_, Report> {
+        Box::pin(self.invoke(invocation))
+    }
+}
+
+fn pages(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(PAGE_BYTES)).unwrap_or(u32::MAX)
+}
+
+fn throttled(reason: String) -> Report {
+    Report {
+        outcome: Outcome::Throttled { reason },
+        effects: Effects::default(),
+        usage: Usage::default(),
+        log: Vec::new(),
+        stderr_tail: String::new(),
+        output_cut_bytes: 0,
+    }
+}
