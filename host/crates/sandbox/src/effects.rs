@@ -72,6 +72,8 @@ pub(crate) struct EffectBuffer {
     keys: Keys,
     open: bool,
     current: Tag,
+    /// The current record's partition key, by its number in `state`, once it was asked for.
+    current_key: Option<u32>,
     budget: Budget,
     counters: Counters,
     state: State,
@@ -93,6 +95,7 @@ impl EffectBuffer {
             keys: Keys::new(records),
             open: false,
             current: None,
+            current_key: None,
             budget: Budget {
                 bytes: 0,
                 items: 0,
@@ -141,7 +144,7 @@ impl EffectBuffer {
             Tagging::Tag if index >= self.count => return Ok(Err(Code::Unknown)),
             Tagging::Tag => {}
         }
-        self.current = Some(index);
+        (self.current, self.current_key) = (Some(index), None);
         Ok(Ok(()))
     }
 
@@ -159,10 +162,7 @@ impl EffectBuffer {
 
     /// Reads a value of keyed state of the current record's partition key.
     pub(crate) fn state_get(&mut self, name: &[u8], view: &dyn StateView) -> Called<Bytes> {
-        let Some((record, key)) = self
-            .current
-            .and_then(|record| Some((record, self.keys.get(record)?)))
-        else {
+        let Some((record, key)) = self.state_key() else {
             return Ok(Err(Code::NoRecord));
         };
         if name.is_empty() || name.len() > MAX_STATE_NAME_BYTES {
@@ -176,10 +176,7 @@ impl EffectBuffer {
 
     /// Sets a value of keyed state, or deletes it.
     pub(crate) fn state_set(&mut self, name: &[u8], value: Option<&[u8]>) -> Called<()> {
-        let Some((record, key)) = self
-            .current
-            .and_then(|record| Some((record, self.keys.get(record)?)))
-        else {
+        let Some((record, key)) = self.state_key() else {
             return Ok(Err(Code::NoRecord));
         };
         let too_long = value.is_some_and(|value| value.len() > MAX_STATE_VALUE_BYTES);
@@ -246,6 +243,15 @@ impl EffectBuffer {
             emits: self.emits,
             reads,
         }
+    }
+
+    /// The current record and its partition key's number.
+    fn state_key(&mut self) -> Option<(u32, u32)> {
+        let record = self.current?;
+        if self.current_key.is_none() {
+            self.current_key = Some(self.state.key(self.keys.get(record)?));
+        }
+        Some((record, self.current_key?))
     }
 
     /// Counters and emitted records need a current record in record mode only.

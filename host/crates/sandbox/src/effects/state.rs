@@ -63,25 +63,29 @@ impl State {
         }
     }
 
+    /// The number of a partition key.
+    pub(super) fn key(&mut self, key: &str) -> u32 {
+        self.keys
+            .find(key.as_bytes())
+            .unwrap_or_else(|| self.keys.add(key))
+    }
+
     /// The slot of a value; `None`: its name is not UTF-8.
     pub(super) fn slot(
         &mut self,
-        key: &str,
+        key: u32,
         name: &[u8],
         budget: &mut Budget,
     ) -> Result<Option<u32>, Stop> {
-        let (known_key, known_name) = (self.keys.find(key.as_bytes()), self.names.find(name));
-        if let (Some(key), Some(name)) = (known_key, known_name)
-            && let Some(slot) = self.numbers.get(&(key, name))
-        {
+        let known = self.names.find(name);
+        if let Some(slot) = known.and_then(|name| self.numbers.get(&(key, name))) {
             return Ok(Some(*slot));
         }
         let Ok(text) = std::str::from_utf8(name) else {
             return Ok(None);
         };
-        budget.take(key.len() + name.len(), 1)?;
-        let key = known_key.unwrap_or_else(|| self.keys.add(key));
-        let name = known_name.unwrap_or_else(|| self.names.add(text));
+        budget.take(self.keys.name(key).len() + name.len(), 1)?;
+        let name = known.unwrap_or_else(|| self.names.add(text));
         let slot = self.slots.len() as u32;
         self.numbers.insert((key, name), slot);
         self.slots.push(Slot {
