@@ -194,7 +194,7 @@ impl Block {
             first,
             arrival,
         } = placement;
-        if index.len() % INDEX_ENTRY_BYTES != 0 {
+        if !index.len().is_multiple_of(INDEX_ENTRY_BYTES) {
             return Err(BadBlock);
         }
         let mut at = 0usize;

@@ -19,8 +19,8 @@ pub struct Effects {
     pub state: Vec<(Tag, StateWrite)>,
     /// Emitted records, in order.
     pub emits: Vec<(Tag, Emit)>,
-    /// Every value of keyed state that the attempt read or wrote, with the revision it was based
-    /// on: what the commit checks.
+    /// Every value of keyed state that the attempt read, with the revision it found: what the
+    /// commit checks. A value that was only written needs no check: the last write wins.
     pub reads: Vec<StateRead>,
 }
 
