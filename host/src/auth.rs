@@ -120,14 +120,15 @@ fn scope_of(credential: &str, region: &Region) -> Scope {
 }
 
 /// Names and values of a query string, percent-decoded.
-fn parameters(query: &str) -> impl Iterator<Item = (String, String)> {
+pub(crate) fn parameters(query: &str) -> impl Iterator<Item = (String, String)> {
     query.split('&').map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         (percent_decoded(name), percent_decoded(value))
     })
 }
 
-fn percent_decoded(text: &str) -> String {
+/// A text with its `%41` and the like decoded; broken ones are taken as they are.
+pub(crate) fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {

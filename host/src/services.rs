@@ -10,6 +10,7 @@ use shardmill_store::{CommitError, Expect, Key, ReadError, Store, Table, Tx, Urg
 use crate::api::kinesis::Routes;
 use crate::clock::Clock;
 use crate::seal::Seal;
+use crate::workloads::Workloads;
 
 /// Shared by everything that serves.
 pub struct Services {
@@ -26,6 +27,8 @@ pub struct Services {
     /// Held while a stream is made, changed or deleted: what is decided from the list of streams
     /// (limits, the old settings) still holds when it is committed.
     pub(crate) control: tokio::sync::Mutex<()>,
+    /// Functions and mappings; `None` where only streams are served.
+    pub(crate) workloads: Option<Workloads>,
 }
 
 /// What the operator chose, with its default.
@@ -96,7 +99,19 @@ impl Services {
             seal,
             routes: Routes::default(),
             control: tokio::sync::Mutex::new(()),
+            workloads: None,
         })
+    }
+}
+
+impl Services {
+    /// The same, with functions and mappings.
+    #[must_use]
+    pub fn with_workloads(self, workloads: Workloads) -> Self {
+        Self {
+            workloads: Some(workloads),
+            ..self
+        }
     }
 }
 

@@ -1,45 +1,149 @@
 //! The native API below `/_shardmill/`: small JSON for the command line and for scripts.
+//!
+//! | path | GET | PUT | POST | DELETE |
+//! | --- | --- | --- | --- | --- |
+//! | `health`, `metrics`, `streams[/NAME]` | shows | | | |
+//! | `functions[/NAME]` | shows | deploys: wasm as body, `?settings=` | | deletes |
+//! | `functions/NAME/invoke` | | | runs it on the body | |
+//! | `mappings[/NAME]` | shows | makes or changes | | deletes |
+//! | `mappings/NAME/pause`, `…/resume` | | | does so | |
+//! | `counters/FUNCTION[?prefix=]`, `state/FUNCTION?key=` | shows | | | |
+//! | `failures[?mapping=&function=&redriven=&limit=]`, `failures/ID[?records=]` | shows | | | |
+//! | `failures/ID/redrive` | | | does so | |
+//!
+//! Errors are `{"error": {"code", "message", "hint"}}`. A signature as AWS's clients send it
+//! names the account and region; without one they are the default ones.
+
+mod error;
+mod failures;
+mod functions;
+mod invoke;
+mod mappings;
+mod metrics;
+mod request;
+mod state;
+mod streams;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use serde::Serialize;
+use serde_json::json;
 
 use super::Answer;
 use super::door::Refusal;
 use crate::services::Services;
+use error::Error;
+use request::Call;
 
 /// Answers a native request.
-pub(crate) async fn handle(_host: Arc<Services>, request: Request<Incoming>) -> Answer {
-    match (request.method(), request.uri().path()) {
-        (&Method::GET, "/_shardmill/health") => {
-            answer(StatusCode::OK, &serde_json::json!({"status": "ok"}))
-        }
-        (_, path) => error(
-            StatusCode::NOT_FOUND,
-            "not_found",
-            &format!("no such path: {path}"),
-        ),
+pub(crate) async fn handle(host: Arc<Services>, request: Request<Incoming>) -> Answer {
+    match Call::read(&host, request).await {
+        Ok(call) => route(&call).await.unwrap_or_else(answer_error),
+        Err(error) => answer_error(error),
     }
 }
 
 /// The answer to a request that was not let in.
 pub(crate) fn refused(refusal: &Refusal) -> Answer {
-    error(StatusCode::FORBIDDEN, "forbidden", &refusal.to_string())
+    answer_error(Error::forbidden(refusal))
 }
 
-fn error(status: StatusCode, code: &str, message: &str) -> Answer {
-    let error = serde_json::json!({"code": code, "message": message, "hint": null});
-    answer(status, &serde_json::json!({ "error": error }))
+async fn route(call: &Call<'_>) -> Result<Answer, Error> {
+    let path: Vec<&str> = call.path.iter().map(String::as_str).collect();
+    let method = &call.method;
+    // What the path takes, for the answer to any other method.
+    let allowed = match path.as_slice() {
+        ["health"] if method == Method::GET => return health(call),
+        ["metrics"] if method == Method::GET => return metrics::show(call).await,
+        ["streams"] if method == Method::GET => return streams::list(call).await,
+        ["streams", name] if method == Method::GET => return streams::get(call, name).await,
+        ["functions"] if method == Method::GET => return functions::list(call),
+        ["functions", name] if method == Method::GET => return functions::get(call, name),
+        ["functions", name] if method == Method::PUT => return functions::put(call, name).await,
+        ["functions", name] if method == Method::DELETE => {
+            return functions::delete(call, name).await;
+        }
+        ["functions", name, "invoke"] if method == Method::POST => {
+            return invoke::invoke(call, name).await;
+        }
+        ["mappings"] if method == Method::GET => return mappings::list(call).await,
+        ["mappings", name] if method == Method::GET => return mappings::get(call, name).await,
+        ["mappings", name] if method == Method::PUT => return mappings::put(call, name).await,
+        ["mappings", name] if method == Method::DELETE => {
+            return mappings::delete(call, name).await;
+        }
+        ["mappings", name, "pause"] if method == Method::POST => {
+            return mappings::pause(call, name).await;
+        }
+        ["mappings", name, "resume"] if method == Method::POST => {
+            return mappings::resume(call, name).await;
+        }
+        ["counters", function] if method == Method::GET => return state::counters(call, function),
+        ["state", function] if method == Method::GET => return state::state(call, function),
+        ["failures"] if method == Method::GET => return failures::list(call),
+        ["failures", id] if method == Method::GET => return failures::get(call, id).await,
+        ["failures", id, "redrive"] if method == Method::POST => {
+            return failures::redrive(call, id).await;
+        }
+        ["functions" | "mappings", _] => "GET, PUT, DELETE",
+        ["functions", _, "invoke"] | ["mappings", _, "pause" | "resume"] => "POST",
+        ["failures", _, "redrive"] => "POST",
+        ["health" | "metrics" | "streams" | "functions" | "mappings" | "failures"]
+        | ["streams" | "counters" | "state" | "failures", _] => "GET",
+        _ => {
+            return Err(Error::not_found(format!(
+                "no such path: /_shardmill/{}",
+                path.join("/")
+            )));
+        }
+    };
+    let mut answer = answer_error(Error::method(method, allowed));
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allowed));
+    Ok(answer)
 }
 
-fn answer(status: StatusCode, body: &serde_json::Value) -> Answer {
-    let mut answer = Response::new(body.to_string().into_bytes().into());
+/// Whether the host does its work: 503 while the disk is too full to take records.
+fn health(call: &Call<'_>) -> Result<Answer, Error> {
+    let full = call.host.store.stats().full;
+    let (status, word) = match full {
+        false => (StatusCode::OK, "ok"),
+        true => (StatusCode::SERVICE_UNAVAILABLE, "disk_full"),
+    };
+    let body = json!({ "status": word, "version": env!("CARGO_PKG_VERSION") });
+    Ok(answer(status, "application/json", body.to_string()))
+}
+
+/// A good answer.
+fn ok(body: &impl Serialize) -> Result<Answer, Error> {
+    let body = serde_json::to_vec(body).map_err(|e| Error::internal(&e))?;
+    Ok(answer(StatusCode::OK, "application/json", body))
+}
+
+fn answer_error(error: Error) -> Answer {
+    let Error {
+        status,
+        code,
+        message,
+        hint,
+    } = error;
+    if status.is_server_error() {
+        tracing::warn!(code, message, "a native request failed");
+    }
+    let body = json!({ "error": { "code": code, "message": message, "hint": hint } });
+    answer(status, "application/json", body.to_string())
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(body.into().into());
     *answer.status_mut() = status;
-    answer.headers_mut().insert(
-        CONTENT_TYPE,
-        hyper::header::HeaderValue::from_static("application/json"),
-    );
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }

@@ -106,9 +106,10 @@ async fn the_host_is_healthy_and_only_for_its_own_machine() {
     let host = Host::start(quick()).await;
     let health = "/_shardmill/health";
     let reply = send(host.port, "GET", health, &[], b"").await;
+    let health_of = |value: serde_json::Value| value["status"].clone();
     assert_eq!(
-        (reply.status, reply.json()),
-        (200, Some(json!({"status": "ok"})))
+        (reply.status, reply.json().map(health_of)),
+        (200, Some("ok".into()))
     );
     let foreign = [("Host", "rebound.example.com")];
     let reply = send(host.port, "GET", health, &foreign, b"").await;

@@ -1,0 +1,176 @@
+//! What the native API says when it cannot do a thing: one place that maps the host's errors to
+//! statuses and codes.
+
+use std::fmt::Display;
+
+use hyper::{Method, StatusCode};
+use shardmill_store::{CommitError, ReadError};
+
+use crate::functions::{DeleteError, DeployError, FunctionError};
+use crate::manifest::{BadKey, unknown_key};
+use crate::mapping::{FailuresError, MappingError};
+use crate::server::NoBody;
+
+/// An error as it is answered.
+#[derive(Debug)]
+pub(super) struct Error {
+    pub(super) status: StatusCode,
+    pub(super) code: &'static str,
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+impl Error {
+    fn new(status: StatusCode, code: &'static str, message: impl Display) -> Self {
+        Self {
+            status,
+            code,
+            message: message.to_string(),
+            hint: None,
+        }
+    }
+
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+
+    pub(super) fn not_found(message: impl Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    pub(super) fn bad_request(message: impl Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    }
+
+    pub(super) fn forbidden(message: impl Display) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+    }
+
+    pub(super) fn internal(message: &impl Display) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
+    pub(super) fn method(method: &Method, allowed: &str) -> Self {
+        let message = format!("{method} is not possible here: {allowed} expected");
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            message,
+        )
+    }
+
+    /// JSON that is none, or has a key that nobody knows.
+    pub(super) fn json(what: &str, error: &serde_json::Error) -> Self {
+        let text = error.to_string();
+        Self::bad_request(format!("{what}: {}", unknown_key(&text).unwrap_or(text)))
+    }
+
+    fn conflict(message: impl Display) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", message)
+    }
+}
+
+impl From<BadKey> for Error {
+    fn from(bad: BadKey) -> Self {
+        Self::bad_request(bad)
+    }
+}
+
+impl From<NoBody> for Error {
+    fn from(error: NoBody) -> Self {
+        match error {
+            NoBody::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error),
+            NoBody::Incomplete => Self::new(StatusCode::REQUEST_TIMEOUT, "incomplete", error),
+        }
+    }
+}
+
+impl From<ReadError> for Error {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NoSuchShard(_) => Self::not_found(error),
+            ReadError::Damaged(_) | ReadError::Io(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<CommitError> for Error {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict(_) => Self::conflict(error).hint("try again"),
+            CommitError::Full { .. } => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", error)
+            }
+            CommitError::NoSuchStream(_) => Self::not_found(error),
+            CommitError::StreamExists(_) | CommitError::ShardClosed(_) => Self::conflict(error),
+            CommitError::TooLarge { .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error)
+            }
+            CommitError::ProducerBehind { .. } => Self::bad_request(error),
+            CommitError::Fenced | CommitError::Unknown(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<FunctionError> for Error {
+    fn from(error: FunctionError) -> Self {
+        match error {
+            FunctionError::NotFound(_) => {
+                Self::not_found(error).hint("`shardmill functions` lists them")
+            }
+            FunctionError::Read(error) => error.into(),
+            FunctionError::Load(_) | FunctionError::Damaged(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<DeployError> for Error {
+    fn from(error: DeployError) -> Self {
+        match error {
+            DeployError::Commit(error) => error.into(),
+            DeployError::Read(error) => error.into(),
+            DeployError::Name(_) | DeployError::Load(_) | DeployError::DryRun(_) => {
+                Self::new(StatusCode::BAD_REQUEST, "not_deployed", error)
+            }
+        }
+    }
+}
+
+impl From<DeleteError> for Error {
+    fn from(error: DeleteError) -> Self {
+        match error {
+            DeleteError::Function(error) => error.into(),
+            DeleteError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<MappingError> for Error {
+    fn from(error: MappingError) -> Self {
+        match error {
+            MappingError::NotFound(_) => {
+                Self::not_found(error).hint("`shardmill mappings` lists them")
+            }
+            MappingError::NoStream(_) | MappingError::NoFunction(_) => Self::not_found(error),
+            MappingError::Exists(_) => Self::conflict(error),
+            MappingError::Range { .. } => Self::bad_request(error),
+            MappingError::Read(error) => error.into(),
+            MappingError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<FailuresError> for Error {
+    fn from(error: FailuresError) -> Self {
+        match error {
+            FailuresError::NotFound(_) => Self::not_found(error),
+            FailuresError::Redriven(_) | FailuresError::NoRecords(_) => Self::conflict(error),
+            FailuresError::Function(error) => error.into(),
+            FailuresError::Read(error) => error.into(),
+            FailuresError::Commit(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Event source mappings: shown with their progress, made and changed with the manifest's words
+//! and its defaults.
+
+use serde_json::{Value, json};
+use shardmill_core::mapping::{Policy, StartingPosition};
+use shardmill_core::stream::BadStreamName;
+
+use super::error::Error;
+use super::request::Call;
+use super::{Answer, ok};
+use crate::manifest::{MappingTable, check_mapping};
+use crate::mapping::{CreateMapping, Mapping, MappingError, MappingView, Origin, UpdateMapping};
+use crate::timestamp;
+
+/// All mappings.
+pub(super) async fn list(call: &Call<'_>) -> Result<Answer, Error> {
+    let mappings = &call.workloads()?.mappings;
+    let mut views = Vec::new();
+    for mapping in mappings.list(&call.scope)? {
+        views.push(worded(&mappings.view(mapping).await?)?);
+    }
+    ok(&json!({ "mappings": views }))
+}
+
+/// One mapping.
+pub(super) async fn get(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
+    let mapping = call.workloads()?.mappings.get(&call.scope, name)?;
+    shown(call, mapping).await
+}
+
+/// Makes a mapping, or changes what the body names of it.
+pub(super) async fn put(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
+    let table: MappingTable = call.json()?;
+    if table.names_itself() {
+        return Err(
+            Error::bad_request("body: name, account and region are not for here")
+                .hint("the path names the mapping, the signature the account and the region"),
+        );
+    }
+    let mapping = match call.workloads()?.mappings.get(&call.scope, name) {
+        Ok(before) => update(call, before, table).await?,
+        Err(MappingError::NotFound(_)) => create(call, name, table).await?,
+        Err(error) => return Err(error.into()),
+    };
+    shown(call, mapping).await
+}
+
+async fn update(call: &Call<'_>, before: Mapping, table: MappingTable) -> Result<Mapping, Error> {
+    let (policy, position) = check_mapping(&table, before.policy.clone(), "body")?;
+    let moved = table
+        .stream
+        .as_ref()
+        .is_some_and(|s| s != before.stream.as_str());
+    if moved || position.is_some_and(|p| p != before.starting_position) {
+        let what = "a mapping's stream and starting position stay as they were made";
+        return Err(Error::bad_request(what).hint("delete the mapping, or make another one"));
+    }
+    let policy = (policy != before.policy).then_some(policy);
+    let change = UpdateMapping {
+        function: table.function,
+        policy,
+        enabled: table.enabled,
+    };
+    Ok(call
+        .workloads()?
+        .mappings
+        .update(&call.scope, &before.name, change)
+        .await?)
+}
+
+async fn create(call: &Call<'_>, name: &str, table: MappingTable) -> Result<Mapping, Error> {
+    let (policy, position) = check_mapping(&table, Policy::manifest(), "body")?;
+    let missing = |key| Error::bad_request(format!("body: {key} is missing"));
+    let stream = table.stream.ok_or_else(|| missing("stream"))?;
+    let request = CreateMapping {
+        name: Some(name.to_owned()),
+        stream: stream
+            .parse()
+            .map_err(|e: BadStreamName| Error::bad_request(e))?,
+        function: table.function.ok_or_else(|| missing("function"))?,
+        starting_position: position.unwrap_or(StartingPosition::TrimHorizon),
+        policy,
+        enabled: table.enabled.unwrap_or(true),
+        origin: Origin::Api,
+    };
+    Ok(call
+        .workloads()?
+        .mappings
+        .create(&call.scope, request)
+        .await?)
+}
+
+/// Deletes a mapping.
+pub(super) async fn delete(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
+    let mapping = call.workloads()?.mappings.delete(&call.scope, name).await?;
+    ok(&json!({ "name": mapping.name, "id": mapping.id }))
+}
+
+/// Stops a mapping when its running batches have ended.
+pub(super) async fn pause(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
+    let mapping = enable(call, name, Some(false)).await?;
+    shown(call, mapping).await
+}
+
+/// Lets a paused mapping and its paused shards go on.
+pub(super) async fn resume(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
+    let mappings = &call.workloads()?.mappings;
+    mappings.resume(&call.scope, name).await?;
+    let mut mapping = mappings.get(&call.scope, name)?;
+    if !mapping.enabled {
+        mapping = enable(call, name, Some(true)).await?;
+    }
+    shown(call, mapping).await
+}
+
+async fn enable(call: &Call<'_>, name: &str, enabled: Option<bool>) -> Result<Mapping, Error> {
+    let change = UpdateMapping {
+        enabled,
+        ..UpdateMapping::default()
+    };
+    Ok(call
+        .workloads()?
+        .mappings
+        .update(&call.scope, name, change)
+        .await?)
+}
+
+async fn shown(call: &Call<'_>, mapping: Mapping) -> Result<Answer, Error> {
+    let view = call.workloads()?.mappings.view(mapping).await?;
+    ok(&worded(&view)?)
+}
+
+/// The view with its settings in the words in which they are given.
+fn worded(view: &MappingView) -> Result<Value, Error> {
+    let Mapping {
+        policy,
+        starting_position,
+        ..
+    } = &view.mapping;
+    let endless = |number: Option<u64>| number.map_or(json!(-1), Into::into);
+    let mut value = serde_json::to_value(view).map_err(|e| Error::internal(&e))?;
+    value["policy"] = json!({
+        "batch_size": policy.batch_size,
+        "batching_window_seconds": policy.batching_window.as_secs(),
+        "maximum_retry_attempts": endless(policy.maximum_retry_attempts.map(Into::into)),
+        "maximum_record_age_seconds": endless(policy.maximum_record_age.map(|age| age.as_secs())),
+        "bisect_batch_on_function_error": policy.bisect_batch_on_function_error,
+        "report_batch_item_failures": policy.report_batch_item_failures,
+        "on_exhausted": policy.on_exhausted,
+    });
+    value["starting_position"] = match starting_position {
+        StartingPosition::TrimHorizon => "TRIM_HORIZON",
+        StartingPosition::Latest => "LATEST",
+        StartingPosition::AtTimestamp(_) => "AT_TIMESTAMP",
+    }
+    .into();
+    if let StartingPosition::AtTimestamp(at) = starting_position {
+        value["starting_position_timestamp"] = timestamp::format(*at).into();
+    }
+    Ok(value)
+}

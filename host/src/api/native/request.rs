@@ -1,0 +1,106 @@
+//! A native request, taken apart: path, parameters, body, and for whom it is.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::{Method, Request};
+use serde::de::DeserializeOwned;
+use shardmill_core::limits::MAX_EVENT_BYTES;
+use shardmill_core::{Scope, TenantId};
+
+use super::error::Error;
+use crate::auth::{self, AuthError};
+use crate::server::read_body;
+use crate::services::Services;
+use crate::workloads::Workloads;
+
+/// Largest module, bytes: it is stored in one transaction (`shardmill_store::MAX_TX_BYTES`).
+const MAX_MODULE_BYTES: usize = 40 << 20;
+/// Largest JSON body, bytes, other than an event.
+const MAX_JSON_BYTES: usize = 1 << 20;
+
+/// A request.
+pub(super) struct Call<'a> {
+    pub(super) host: &'a Arc<Services>,
+    /// Account and region.
+    pub(super) scope: Scope,
+    pub(super) method: Method,
+    /// The path's segments below `/_shardmill/`, decoded.
+    pub(super) path: Vec<String>,
+    query: Vec<(String, String)>,
+    pub(super) body: Bytes,
+}
+
+impl<'a> Call<'a> {
+    /// Reads a request with its body.
+    pub(super) async fn read(
+        host: &'a Arc<Services>,
+        request: Request<Incoming>,
+    ) -> Result<Self, Error> {
+        let (parts, body) = request.into_parts();
+        let region = &host.settings.region;
+        let scope = match auth::caller(&parts, region) {
+            Ok(caller) => caller.scope,
+            Err(AuthError::Missing) => Scope {
+                tenant: TenantId::DEFAULT,
+                region: region.clone(),
+            },
+            Err(error) => return Err(Error::bad_request(error)),
+        };
+        let path = parts.uri.path().trim_start_matches("/_shardmill/");
+        let path: Vec<String> = path.split('/').map(auth::percent_decoded).collect();
+        let limit = match path
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .as_slice()
+        {
+            ["functions", _] => MAX_MODULE_BYTES,
+            ["functions", _, "invoke"] => MAX_EVENT_BYTES,
+            _ => MAX_JSON_BYTES,
+        };
+        Ok(Self {
+            host,
+            scope,
+            method: parts.method,
+            path,
+            query: auth::parameters(parts.uri.query().unwrap_or_default()).collect(),
+            body: read_body(body, limit).await?,
+        })
+    }
+
+    /// Functions and mappings.
+    pub(super) fn workloads(&self) -> Result<&'a Workloads, Error> {
+        let workloads = self.host.workloads.as_ref();
+        workloads.ok_or_else(|| Error::not_found("this host runs no functions"))
+    }
+
+    /// A parameter of the query; `None` where it is absent or empty.
+    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+        let found = self
+            .query
+            .iter()
+            .find(|(n, value)| n == name && !value.is_empty());
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter that is a number, with its default.
+    pub(super) fn number(&self, name: &str, default: usize) -> Result<usize, Error> {
+        match self.parameter(name) {
+            None => Ok(default),
+            Some(text) => {
+                let bad = |_| Error::bad_request(format!("{name} = {text:?}: a number expected"));
+                text.parse().map_err(bad)
+            }
+        }
+    }
+
+    /// The body as JSON; the default of `T` where there is none.
+    pub(super) fn json<T: DeserializeOwned + Default>(&self) -> Result<T, Error> {
+        if self.body.is_empty() {
+            return Ok(T::default());
+        }
+        serde_json::from_slice(&self.body).map_err(|e| Error::json("body", &e))
+    }
+}

@@ -1,0 +1,134 @@
+//! `shardmill.toml`: what a host should hold. Read into a raw shape, checked into this one, and
+//! reconciled with the store at start and whenever it or a module changes.
+//!
+//! Nothing of a manifest is used unless all of it is good. Its rules and defaults are in
+//! `docs/manifest.md`.
+
+mod check;
+mod error;
+mod reconcile;
+mod table;
+mod watch;
+
+pub(crate) use check::{check_function, check_mapping};
+pub use error::ManifestError;
+pub(crate) use error::{BadKey, unknown_key};
+pub use reconcile::{Problem, Reconciler, Summary};
+pub(crate) use table::{FunctionTable, MappingTable};
+pub use watch::WatchedFiles;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use shardmill_core::mapping::{Policy, StartingPosition};
+use shardmill_core::{Scope, StreamName};
+
+use crate::functions::FunctionSettings;
+
+/// A manifest whose every value is in its range.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manifest {
+    /// How the host itself runs.
+    pub server: ServerSettings,
+    /// Streams that should exist.
+    pub streams: Vec<StreamSpec>,
+    /// Functions that should be deployed.
+    pub functions: Vec<FunctionSpec>,
+    /// Mappings that should run.
+    pub mappings: Vec<MappingSpec>,
+    /// Whether what the manifest named once and no longer names is removed.
+    pub prune: bool,
+}
+
+/// How the host itself runs. The command line's flags win over it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// Where to listen.
+    pub listen: Option<SocketAddr>,
+    /// Where the data is; relative to the manifest in the file, absolute here.
+    pub data_dir: Option<PathBuf>,
+    /// Account and region of what the manifest names; the region also of callers that name none.
+    pub scope: Scope,
+}
+
+/// A stream that should exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamSpec {
+    /// Account and region.
+    pub scope: Scope,
+    /// Its name.
+    pub name: StreamName,
+    /// Its shards when it is made.
+    pub shards: u32,
+    /// How long records are kept, hours.
+    pub retention_hours: u32,
+}
+
+/// A function that should be deployed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionSpec {
+    /// Account and region.
+    pub scope: Scope,
+    /// Its name.
+    pub name: String,
+    /// Its module, absolute.
+    pub wasm: PathBuf,
+    /// What it runs with.
+    pub settings: FunctionSettings,
+}
+
+/// A mapping that should run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MappingSpec {
+    /// Account and region.
+    pub scope: Scope,
+    /// Its name.
+    pub name: String,
+    /// The stream that it reads.
+    pub stream: StreamName,
+    /// The function that it invokes.
+    pub function: String,
+    /// Where it begins when it is made.
+    pub starting_position: StartingPosition,
+    /// How it cuts, retries and gives up.
+    pub policy: Policy,
+    /// Whether it runs; `None` leaves a person's pause alone.
+    pub enabled: Option<bool>,
+}
+
+impl Manifest {
+    /// Reads and checks the manifest at `path`.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not TOML, names unknown keys or holds a value out of its range.
+    pub fn load(path: &Path) -> Result<Self, ManifestError> {
+        let unreadable = |source| ManifestError::Unreadable {
+            path: path.into(),
+            source,
+        };
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let path = std::path::absolute(path).map_err(unreadable)?;
+        Self::parse(&text, &path)
+    }
+
+    /// Checks the text of the manifest at `path`, which is absolute.
+    ///
+    /// # Errors
+    /// See [`Manifest::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ManifestError> {
+        let raw = toml::from_str(text).map_err(|e| ManifestError::from_toml(path, text, &e))?;
+        let base = path.parent().unwrap_or(Path::new("/"));
+        check::check(raw, base).map_err(|bad| ManifestError::Bad {
+            path: path.into(),
+            bad,
+        })
+    }
+
+    /// The modules that it names.
+    pub fn modules(&self) -> impl Iterator<Item = &Path> {
+        self.functions.iter().map(|f| f.wasm.as_path())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,293 @@
+//! From what is written to what is meant: every value in its range, or a message with the value
+//! and the range.
+
+mod value;
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+use shardmill_core::limits::{
+    MAX_BATCH_SIZE, MAX_BATCHING_WINDOW, MAX_EVENT_BYTES, MAX_FUEL, MAX_MEMORY_BYTES, MAX_TIMEOUT,
+    MIN_FUEL, MIN_MEMORY_BYTES, MIN_TIMEOUT,
+};
+use shardmill_core::mapping::{OnExhausted, Policy, StartingPosition};
+use shardmill_core::{Scope, Stream, UnixMillis};
+
+use super::error::BadKey;
+use super::table::{FunctionTable, Instant, MappingTable, RawManifest, ServerTable, StreamTable};
+use super::{FunctionSpec, Manifest, MappingSpec, ServerSettings, StreamSpec};
+use crate::functions::FunctionSettings;
+use crate::timestamp;
+use value::Table;
+
+/// The most shards that a manifest makes at once: enough for any host, small enough to notice a
+/// slip of the keyboard.
+const MAX_SHARDS: i64 = 10_000;
+/// UpdateStreamRetention: `IncreaseStreamRetentionPeriod`, "RetentionPeriodHours".
+const RETENTION_HOURS: RangeInclusive<i64> = 24..=8760;
+/// CreateEventSourceMapping, "MaximumRetryAttempts"; −1 is without end.
+const MAX_RETRY_ATTEMPTS: i64 = 10_000;
+/// CreateEventSourceMapping, "MaximumRecordAgeInSeconds"; −1 is without end.
+const RECORD_AGE_SECONDS: RangeInclusive<i64> = 60..=604_800;
+/// Standard output and error kept of an invocation, at most.
+const MAX_OUTPUT_KIB: i64 = 1024;
+/// Effects of a batch and packed bytes of a batch, at most.
+const MAX_BATCH_MIB: i64 = 64;
+/// Effects of a batch, at most: items.
+const MAX_EFFECTS: i64 = 1_000_000;
+/// All environment variables of a function. Lambda quotas, "Environment variables".
+const MAX_ENVIRONMENT_BYTES: usize = 4096;
+
+/// Checks a whole manifest; files are relative to `base`.
+pub(super) fn check(raw: RawManifest, base: &Path) -> Result<Manifest, BadKey> {
+    let server = check_server(raw.server, base)?;
+    let default = server.scope.clone();
+    let mut manifest = Manifest {
+        server,
+        prune: raw.prune,
+        ..Manifest::default()
+    };
+    let mut names = BTreeSet::new();
+    for (at, table) in raw.stream.into_iter().enumerate() {
+        let stream = check_stream(table, at, &default)?;
+        unique(&mut names, "stream", stream.name.as_str(), &stream.scope)?;
+        manifest.streams.push(stream);
+    }
+    for (at, mut table) in raw.function.into_iter().enumerate() {
+        let name = named("function", at, table.name.take())?;
+        let here = Table(format!("function {name:?}"));
+        let scope = here.scope(table.account.take(), table.region.take(), &default)?;
+        unique(&mut names, "function", &name, &scope)?;
+        let wasm = table
+            .wasm
+            .take()
+            .ok_or_else(|| here.missing("wasm", "the module's file"))?;
+        let settings = check_function(table, FunctionSettings::default(), &here.0)?;
+        manifest.functions.push(FunctionSpec {
+            scope,
+            name,
+            wasm: base.join(wasm),
+            settings,
+        });
+    }
+    for (at, mut table) in raw.mapping.into_iter().enumerate() {
+        let name = named("mapping", at, table.name.take())?;
+        let here = Table(format!("mapping {name:?}"));
+        let scope = here.scope(table.account.take(), table.region.take(), &default)?;
+        unique(&mut names, "mapping", &name, &scope)?;
+        let stream = here.stream(table.stream.take())?;
+        let function = table.function.take();
+        let function = function.ok_or_else(|| here.missing("function", "a function's name"))?;
+        let (policy, position) = check_mapping(&table, Policy::manifest(), &here.0)?;
+        manifest.mappings.push(MappingSpec {
+            scope,
+            name,
+            stream,
+            function,
+            starting_position: position.unwrap_or(StartingPosition::TrimHorizon),
+            policy,
+            enabled: table.enabled,
+        });
+    }
+    Ok(manifest)
+}
+
+fn check_server(table: ServerTable, base: &Path) -> Result<ServerSettings, BadKey> {
+    let here = Table("server".into());
+    let listen = table.listen.map(|text| {
+        text.parse()
+            .map_err(|_| here.bad("listen", &text, "an address and port, as 127.0.0.1:4566"))
+    });
+    let scope = here.scope(table.account, table.region, &Scope::default())?;
+    Ok(ServerSettings {
+        listen: listen.transpose()?,
+        data_dir: table.data_dir.map(|dir| base.join(dir)),
+        scope,
+    })
+}
+
+fn check_stream(table: StreamTable, at: usize, default: &Scope) -> Result<StreamSpec, BadKey> {
+    let name = named("stream", at, table.name)?;
+    let here = Table(format!("stream {name:?}"));
+    let shards = table
+        .shards
+        .ok_or_else(|| here.missing("shards", "1 to 10000"))?;
+    let retention = table
+        .retention_hours
+        .unwrap_or(i64::from(Stream::DEFAULT_RETENTION_HOURS));
+    Ok(StreamSpec {
+        scope: here.scope(table.account, table.region, default)?,
+        name: here.stream_name("name", name)?,
+        shards: here.number("shards", shards, 1..=MAX_SHARDS, "")? as u32,
+        retention_hours: here.number("retention_hours", retention, RETENTION_HOURS, " hours")?
+            as u32,
+    })
+}
+
+/// Lays a table's settings over `base`. Its name and file are the caller's business.
+pub(crate) fn check_function(
+    table: FunctionTable,
+    base: FunctionSettings,
+    here: &str,
+) -> Result<FunctionSettings, BadKey> {
+    let here = Table(here.into());
+    let mut settings = base;
+    let limits = &mut settings.limits;
+    let timeouts = MIN_TIMEOUT.as_secs() as i64..=MAX_TIMEOUT.as_secs() as i64;
+    let memory = (MIN_MEMORY_BYTES >> 20) as i64..=(MAX_MEMORY_BYTES >> 20) as i64;
+    let (fuel, per_record) = (MIN_FUEL as i64..=MAX_FUEL as i64, 0..=MAX_FUEL as i64);
+    let answer = 1..=(MAX_EVENT_BYTES >> 10) as i64;
+    if let Some(n) = table.timeout_seconds {
+        let seconds = here.number("timeout_seconds", n, timeouts, " seconds")?;
+        limits.timeout = Duration::from_secs(seconds);
+    }
+    if let Some(n) = table.memory_mib {
+        limits.memory_bytes = here.number("memory_mib", n, memory, " MiB")? << 20;
+    }
+    if let Some(n) = table.fuel {
+        limits.fuel_base = here.number("fuel", n, fuel, " units")?;
+    }
+    if let Some(n) = table.fuel_per_record {
+        limits.fuel_per_record = here.number("fuel_per_record", n, per_record, " units")?;
+    }
+    if let Some(n) = table.answer_kib {
+        limits.answer_bytes = here.bytes("answer_kib", n, answer, (" KiB", 10))?;
+    }
+    if let Some(n) = table.output_kib {
+        limits.output_bytes = here.bytes("output_kib", n, 0..=MAX_OUTPUT_KIB, (" KiB", 10))?;
+    }
+    if let Some(n) = table.effects_mib {
+        limits.effect_bytes = here.bytes("effects_mib", n, 1..=MAX_BATCH_MIB, (" MiB", 20))?;
+    }
+    if let Some(n) = table.effects {
+        limits.effect_items = here.bytes("effects", n, 1..=MAX_EFFECTS, ("", 0))?;
+    }
+    if let Some(n) = table.batch_mib {
+        limits.batch_bytes = here.bytes("batch_mib", n, 1..=MAX_BATCH_MIB, (" MiB", 20))?;
+    }
+    if let Some(environment) = table.environment {
+        let size: usize = environment
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        if size > MAX_ENVIRONMENT_BYTES {
+            let expected =
+                format!("at most {MAX_ENVIRONMENT_BYTES} bytes of names and values expected");
+            return Err(here.bad("environment", format!("{size} bytes"), &expected));
+        }
+        let broken = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
+        if let Some(name) = environment.keys().find(broken) {
+            return Err(here.bad(
+                "environment",
+                format!("{name:?}"),
+                "names without `=` expected",
+            ));
+        }
+        settings.environment = environment;
+    }
+    Ok(settings)
+}
+
+/// Lays a table's settings over `base`; the starting position where one is given. Names are the
+/// caller's business.
+pub(crate) fn check_mapping(
+    table: &MappingTable,
+    base: Policy,
+    here: &str,
+) -> Result<(Policy, Option<StartingPosition>), BadKey> {
+    let here = Table(here.into());
+    let mut policy = base;
+    if let Some(n) = table.batch_size {
+        let range = 1..=i64::from(MAX_BATCH_SIZE);
+        policy.batch_size = here.number("batch_size", n, range, " records")? as u32;
+    }
+    if let Some(n) = table.batching_window_seconds {
+        let range = 0..=MAX_BATCHING_WINDOW.as_secs() as i64;
+        let seconds = here.number("batching_window_seconds", n, range, " seconds")?;
+        policy.batching_window = Duration::from_secs(seconds);
+    }
+    if let Some(n) = table.maximum_retry_attempts {
+        let (key, range) = ("maximum_retry_attempts", 0..=MAX_RETRY_ATTEMPTS);
+        let retries = here.unless_endless(key, n, range, "")?;
+        policy.maximum_retry_attempts = retries.map(|n| n as u32);
+    }
+    if let Some(n) = table.maximum_record_age_seconds {
+        let (key, range) = ("maximum_record_age_seconds", RECORD_AGE_SECONDS);
+        let seconds = here.unless_endless(key, n, range, " seconds")?;
+        policy.maximum_record_age = seconds.map(Duration::from_secs);
+    }
+    let bisect = table.bisect_batch_on_function_error;
+    policy.bisect_batch_on_function_error = bisect.unwrap_or(policy.bisect_batch_on_function_error);
+    let report = table.report_batch_item_failures;
+    policy.report_batch_item_failures = report.unwrap_or(policy.report_batch_item_failures);
+    if let Some(text) = &table.on_exhausted {
+        policy.on_exhausted = match text.as_str() {
+            "discard" => OnExhausted::Discard,
+            "pause" => OnExhausted::Pause,
+            _ => return Err(here.word("on_exhausted", text, &["discard", "pause"])),
+        };
+    }
+    Ok((policy, check_position(table, &here)?))
+}
+
+fn check_position(table: &MappingTable, here: &Table) -> Result<Option<StartingPosition>, BadKey> {
+    const KEY: &str = "starting_position_timestamp";
+    const EXPECTED: &str =
+        "a date and time with offset, as 2026-01-31T12:00:00Z, or seconds since 1970";
+    let at = match &table.starting_position_timestamp {
+        None => None,
+        Some(Instant::Seconds(seconds)) if *seconds >= 0.0 && seconds.is_finite() => {
+            Some(UnixMillis((seconds * 1000.0) as u64))
+        }
+        Some(Instant::Seconds(seconds)) => return Err(here.bad(KEY, seconds, EXPECTED)),
+        Some(Instant::Text(text)) => Some(
+            timestamp::parse(text).ok_or_else(|| here.bad(KEY, format!("{text:?}"), EXPECTED))?,
+        ),
+        Some(Instant::Toml(date)) => {
+            Some(timestamp::parse(&date.to_string()).ok_or_else(|| here.bad(KEY, date, EXPECTED))?)
+        }
+    };
+    const WORDS: [&str; 3] = ["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"];
+    match (table.starting_position.as_deref(), at) {
+        (None, None) => Ok(None),
+        (Some("TRIM_HORIZON"), None) => Ok(Some(StartingPosition::TrimHorizon)),
+        (Some("LATEST"), None) => Ok(Some(StartingPosition::Latest)),
+        (None | Some("AT_TIMESTAMP"), Some(at)) => Ok(Some(StartingPosition::AtTimestamp(at))),
+        (Some("AT_TIMESTAMP"), None) => Err(here.missing(KEY, EXPECTED)),
+        (Some(text), Some(_)) if WORDS.contains(&text) => Err(here.bad(
+            "starting_position",
+            format!("{text:?}"),
+            "AT_TIMESTAMP expected with a timestamp",
+        )),
+        (Some(text), _) => Err(here.word("starting_position", text, &WORDS)),
+    }
+}
+
+fn named(kind: &str, at: usize, name: Option<String>) -> Result<String, BadKey> {
+    let here = Table(format!("{kind} number {}", at + 1));
+    let name = name.ok_or_else(|| here.missing("name", "a name"))?;
+    if name.is_empty() || name.len() > 128 {
+        return Err(here.bad("name", format!("{name:?}"), "1 to 128 characters expected"));
+    }
+    Ok(name)
+}
+
+fn unique(
+    seen: &mut BTreeSet<(&'static str, String, Scope)>,
+    kind: &'static str,
+    name: &str,
+    scope: &Scope,
+) -> Result<(), BadKey> {
+    if seen.insert((kind, name.into(), scope.clone())) {
+        return Ok(());
+    }
+    let expected = "it is named twice".into();
+    Err(BadKey {
+        table: kind.into(),
+        key: "name",
+        value: Some(format!("{name:?}")),
+        expected,
+    })
+}

@@ -1,0 +1,204 @@
+//! Manifests against a store in memory and a sandbox that takes every module but one.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use shardmill_core::Scope;
+use shardmill_core::sandbox::{BoxFuture, Carrier, Invocation, LoadError, Module, Report};
+use shardmill_store::Memory;
+
+use super::*;
+use crate::workloads::Workloads;
+
+/// Loads every module that does not say that it is broken; runs none.
+struct Loader;
+
+struct Loaded(String);
+
+impl Module for Loaded {
+    fn digest(&self) -> &str {
+        &self.0
+    }
+
+    fn carrier(&self) -> Carrier {
+        Carrier::Command
+    }
+}
+
+impl shardmill_core::Sandbox for Loader {
+    fn load(&self, wasm: Bytes) -> BoxFuture<'_, Result<Arc<dyn Module>, LoadError>> {
+        let digest: String = Sha256::digest(&wasm)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        let loaded: Result<Arc<dyn Module>, _> = match wasm.as_ref() {
+            b"broken" => Err(LoadError::Invalid("broken".into())),
+            _ => Ok(Arc::new(Loaded(digest))),
+        };
+        Box::pin(async move { loaded })
+    }
+
+    fn invoke(&self, _: Invocation) -> BoxFuture<'_, Report> {
+        unreachable!("nothing is invoked")
+    }
+}
+
+struct Bench {
+    folder: tempfile::TempDir,
+    reconciler: Reconciler,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let clock = Clock::system();
+        let store: Arc<dyn Store> = Arc::new(Memory::new(Arc::new(move || clock.now())));
+        let workloads = Workloads::new(Arc::clone(&store), Arc::new(Loader), clock, None);
+        let bench = Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            reconciler: Reconciler {
+                store,
+                functions: workloads.functions,
+                mappings: workloads.mappings,
+                clock,
+            },
+        };
+        bench.module("one");
+        bench
+    }
+
+    fn module(&self, text: &str) {
+        std::fs::write(self.folder.path().join("f.wasm"), text).expect("a module");
+    }
+
+    async fn apply(&self, text: &str) -> Summary {
+        let path = self.folder.path().join("shardmill.toml");
+        let manifest = Manifest::parse(text, Path::new(&path)).expect("a good manifest");
+        self.reconciler.reconcile(&manifest).await
+    }
+}
+
+const WHOLE: &str = r#"
+[[stream]]
+name = "s"
+shards = 2
+
+[[function]]
+name = "f"
+wasm = "f.wasm"
+
+[[mapping]]
+name = "m"
+stream = "s"
+function = "f"
+"#;
+
+fn names(items: &[&str]) -> Vec<String> {
+    items.iter().map(|item| (*item).to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_manifest_is_brought_about_once_and_its_changes_later() {
+    let bench = Bench::new();
+    let all = names(&["stream \"s\"", "function \"f\"", "mapping \"m\""]);
+    assert_eq!(
+        bench.apply(WHOLE).await,
+        Summary {
+            created: all,
+            ..Summary::default()
+        }
+    );
+    assert_eq!(
+        bench.apply(WHOLE).await,
+        Summary::default(),
+        "nothing is left to do"
+    );
+
+    bench.module("two");
+    let changed = WHOLE.replace("shards = 2", "shards = 2\nretention_hours = 48")
+        + "batch_size = 7\nenabled = false\n";
+    let all = names(&["stream \"s\"", "function \"f\"", "mapping \"m\""]);
+    assert_eq!(
+        bench.apply(&changed).await,
+        Summary {
+            updated: all,
+            ..Summary::default()
+        }
+    );
+    let mapping = bench
+        .reconciler
+        .mappings
+        .get(&Scope::default(), "m")
+        .expect("the mapping");
+    assert_eq!((mapping.policy.batch_size, mapping.enabled), (7, false));
+    assert_eq!(
+        bench.apply(WHOLE).await.updated.len(),
+        2,
+        "retention and policy go back"
+    );
+    let mapping = bench
+        .reconciler
+        .mappings
+        .get(&Scope::default(), "m")
+        .expect("the mapping");
+    assert!(
+        !mapping.enabled,
+        "a manifest that does not say so starts nothing"
+    );
+}
+
+#[tokio::test]
+async fn a_module_that_does_not_load_leaves_the_old_version() {
+    let bench = Bench::new();
+    bench.apply(WHOLE).await;
+    bench.module("broken");
+    let summary = bench.apply(WHOLE).await;
+    let [problem] = summary.problems.as_slice() else {
+        panic!("one problem: {summary:?}")
+    };
+    assert!(
+        problem.kept
+            && problem
+                .why
+                .ends_with("f.wasm: not a usable WebAssembly module: broken")
+    );
+    let function = bench.reconciler.functions.describe(&Scope::default(), "f");
+    assert_eq!(function.expect("the function").version, 1);
+}
+
+#[tokio::test]
+async fn what_is_no_longer_named_stays_until_it_is_pruned() {
+    let bench = Bench::new();
+    bench.apply(WHOLE).await;
+    bench
+        .apply(
+            &WHOLE
+                .replace("\"m\"", "\"other\"")
+                .replace("\"f\"", "\"g\""),
+        )
+        .await;
+    let left = bench.apply("").await;
+    let all = [
+        "mapping \"m\"",
+        "mapping \"other\"",
+        "function \"f\"",
+        "function \"g\"",
+        "stream \"s\"",
+    ];
+    assert_eq!(
+        left,
+        Summary {
+            unnamed: names(&all),
+            ..Summary::default()
+        }
+    );
+    let pruned = bench.apply("prune = true").await;
+    assert_eq!(
+        pruned,
+        Summary {
+            removed: names(&all),
+            ..Summary::default()
+        }
+    );
+    assert_eq!(bench.apply("prune = true").await, Summary::default());
+    assert!(bench.reconciler.store.streams(None).is_empty());
+}

@@ -1,0 +1,102 @@
+//! The manifest as it is written: every key, none of them checked. The tables of functions and
+//! mappings are also the JSON bodies of the native API, where every key is optional.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawManifest {
+    pub(crate) prune: bool,
+    pub(crate) server: ServerTable,
+    pub(crate) stream: Vec<StreamTable>,
+    pub(crate) function: Vec<FunctionTable>,
+    pub(crate) mapping: Vec<MappingTable>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ServerTable {
+    pub(crate) listen: Option<String>,
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) account: Option<String>,
+    pub(crate) region: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct StreamTable {
+    pub(crate) name: Option<String>,
+    pub(crate) account: Option<String>,
+    pub(crate) region: Option<String>,
+    pub(crate) shards: Option<i64>,
+    pub(crate) retention_hours: Option<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct FunctionTable {
+    pub(crate) name: Option<String>,
+    pub(crate) account: Option<String>,
+    pub(crate) region: Option<String>,
+    pub(crate) wasm: Option<PathBuf>,
+    pub(crate) timeout_seconds: Option<i64>,
+    pub(crate) memory_mib: Option<i64>,
+    pub(crate) fuel: Option<i64>,
+    pub(crate) fuel_per_record: Option<i64>,
+    pub(crate) answer_kib: Option<i64>,
+    pub(crate) output_kib: Option<i64>,
+    pub(crate) effects_mib: Option<i64>,
+    pub(crate) effects: Option<i64>,
+    pub(crate) batch_mib: Option<i64>,
+    pub(crate) environment: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct MappingTable {
+    pub(crate) name: Option<String>,
+    pub(crate) account: Option<String>,
+    pub(crate) region: Option<String>,
+    pub(crate) stream: Option<String>,
+    pub(crate) function: Option<String>,
+    pub(crate) batch_size: Option<i64>,
+    pub(crate) batching_window_seconds: Option<i64>,
+    pub(crate) starting_position: Option<String>,
+    pub(crate) starting_position_timestamp: Option<Instant>,
+    pub(crate) maximum_retry_attempts: Option<i64>,
+    pub(crate) maximum_record_age_seconds: Option<i64>,
+    pub(crate) bisect_batch_on_function_error: Option<bool>,
+    pub(crate) report_batch_item_failures: Option<bool>,
+    pub(crate) on_exhausted: Option<String>,
+    pub(crate) enabled: Option<bool>,
+}
+
+/// A point in time: seconds since the epoch, as in AWS's API, or RFC 3339, as TOML's own date or
+/// as a text.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Instant {
+    Seconds(f64),
+    Text(String),
+    Toml(toml::value::Datetime),
+}
+
+impl FunctionTable {
+    /// Whether it says more than what a function runs with.
+    pub(crate) fn names_itself(&self) -> bool {
+        let texts = [&self.name, &self.account, &self.region];
+        self.wasm.is_some() || texts.into_iter().any(Option::is_some)
+    }
+}
+
+impl MappingTable {
+    /// Whether it says which mapping it is.
+    pub(crate) fn names_itself(&self) -> bool {
+        [&self.name, &self.account, &self.region]
+            .into_iter()
+            .any(Option::is_some)
+    }
+}

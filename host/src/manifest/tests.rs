@@ -1,0 +1,150 @@
+//! What a manifest may say, and how it is told when it says something else.
+
+use std::time::Duration;
+
+use shardmill_core::UnixMillis;
+use shardmill_core::mapping::OnExhausted;
+
+use super::*;
+
+const WHOLE: &str = r#"
+prune = true
+
+[server]
+listen = "127.0.0.1:4577"
+data_dir = "data"
+region = "eu-central-1"
+
+[[stream]]
+name = "clicks"
+shards = 4
+retention_hours = 48
+
+[[function]]
+name = "clickstream"
+wasm = "target/clickstream.wasm"
+timeout_seconds = 10
+memory_mib = 64
+fuel = 2_000_000
+fuel_per_record = 1000
+environment = { LEVEL = "debug" }
+
+[[mapping]]
+name = "clicks-clickstream"
+stream = "clicks"
+function = "clickstream"
+batch_size = 500
+batching_window_seconds = 1
+starting_position = "AT_TIMESTAMP"
+starting_position_timestamp = 2023-11-14T22:14:10.123Z
+maximum_retry_attempts = -1
+maximum_record_age_seconds = 60
+on_exhausted = "pause"
+enabled = false
+"#;
+
+fn parse(text: &str) -> Result<Manifest, ManifestError> {
+    Manifest::parse(text, Path::new("/etc/shardmill.toml"))
+}
+
+#[test]
+fn every_key_reaches_its_place() {
+    let manifest = parse(WHOLE).expect("a good manifest");
+    assert!(manifest.prune);
+    assert_eq!(
+        manifest.server.data_dir.as_deref(),
+        Some(Path::new("/etc/data"))
+    );
+    let stream = &manifest.streams[0];
+    assert_eq!((stream.shards, stream.retention_hours), (4, 48));
+    assert_eq!(stream.scope.region.as_str(), "eu-central-1");
+    let function = &manifest.functions[0];
+    assert_eq!(function.wasm, Path::new("/etc/target/clickstream.wasm"));
+    assert_eq!(function.settings.limits.timeout, Duration::from_secs(10));
+    assert_eq!(function.settings.limits.memory_bytes, 64 << 20);
+    assert_eq!(function.settings.limits.fuel(10), 2_010_000);
+    assert_eq!(function.settings.environment["LEVEL"], "debug");
+    let mapping = &manifest.mappings[0];
+    let at = StartingPosition::AtTimestamp(UnixMillis(1_700_000_050_123));
+    assert_eq!(mapping.starting_position, at);
+    assert_eq!(mapping.enabled, Some(false));
+    let policy = Policy {
+        batch_size: 500,
+        batching_window: Duration::from_secs(1),
+        maximum_retry_attempts: None,
+        maximum_record_age: Some(Duration::from_secs(60)),
+        on_exhausted: OnExhausted::Pause,
+        ..Policy::manifest()
+    };
+    assert_eq!(mapping.policy, policy);
+}
+
+#[test]
+fn a_mapping_that_says_nothing_retries_twice_and_bisects() {
+    let text = "[[mapping]]\nname = \"m\"\nstream = \"s\"\nfunction = \"f\"\n";
+    let manifest = parse(text).expect("a good manifest");
+    assert_eq!(manifest.mappings[0].policy, Policy::manifest());
+    assert_eq!(
+        manifest.mappings[0].starting_position,
+        StartingPosition::TrimHorizon
+    );
+    assert_eq!(manifest.mappings[0].enabled, None);
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_place_and_the_limit() {
+    let cases = [
+        (
+            "[[stream]]\nname = \"s\"\nshrads = 4",
+            "3: unknown key `shrads`: did you mean `shards`?",
+        ),
+        (
+            "[streams]\nx = 1",
+            "1: unknown key `streams`: did you mean `stream`?",
+        ),
+        (
+            "[[stream]]\nname = \"s\"\nshards = 1\nprune = true",
+            "4: key `prune` belongs to the top of the file, above the first table",
+        ),
+        (
+            "[[stream]]\nname = \"s\"\nshards = \"4\"",
+            "3: invalid type: string \"4\", expected i64",
+        ),
+        (
+            "[[stream]]\nname = \"s\"",
+            " stream \"s\": shards is missing: 1 to 10000 expected",
+        ),
+        (
+            "[[stream]]\nshards = 1",
+            " stream number 1: name is missing: a name expected",
+        ),
+        (
+            "[[stream]]\nname = \"s\"\nshards = 1\nretention_hours = 9000",
+            " stream \"s\": retention_hours = 9000: 24 to 8760 hours expected",
+        ),
+        (
+            "[[function]]\nname = \"f\"\nwasm = \"f\"\ntimeout_seconds = 0",
+            " function \"f\": timeout_seconds = 0: 1 to 900 seconds expected",
+        ),
+        (
+            "[[mapping]]\nname = \"m\"\nstream = \"s\"\nfunction = \"f\"\nmaximum_record_age_seconds = 5",
+            " mapping \"m\": maximum_record_age_seconds = 5: 60 to 604800 seconds, or -1 for no limit, expected",
+        ),
+        (
+            "[[mapping]]\nname = \"m\"\nstream = \"s\"\nfunction = \"f\"\nstarting_position = \"latest\"",
+            " mapping \"m\": starting_position = \"latest\": did you mean \"LATEST\"?",
+        ),
+        (
+            "[[function]]\nname = \"f\"\nwasm = \"f\"\n[[function]]\nname = \"f\"\nwasm = \"g\"",
+            " function: name = \"f\": it is named twice",
+        ),
+        (
+            "[server]\naccount = \"1\"",
+            " server: account = \"1\": 12 digits expected",
+        ),
+    ];
+    for (text, want) in cases {
+        let error = parse(text).expect_err(text).to_string();
+        assert_eq!(error, format!("/etc/shardmill.toml:{want}"), "{text}");
+    }
+}

@@ -1,0 +1,51 @@
+//! What runs on a host beside its streams: functions, their mappings, and what they gave up.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use shardmill_core::Sandbox;
+use shardmill_store::Store;
+
+use crate::clock::Clock;
+use crate::functions::Functions;
+use crate::mapping::{Failures, Mappings};
+
+/// Functions, mappings and failures over one store and one sandbox. Cheap to clone.
+#[derive(Clone)]
+pub struct Workloads {
+    /// Deploys functions and makes them ready.
+    pub functions: Arc<Functions>,
+    /// Makes and runs mappings.
+    pub mappings: Mappings,
+    /// Shows and redrives what was given up.
+    pub failures: Failures,
+}
+
+impl Workloads {
+    /// Sets them up; nothing runs yet. `notes` is the folder where batches in flight are noted.
+    pub fn new(
+        store: Arc<dyn Store>,
+        sandbox: Arc<dyn Sandbox>,
+        clock: Clock,
+        notes: Option<PathBuf>,
+    ) -> Self {
+        let functions = Arc::new(Functions::new(
+            Arc::clone(&store),
+            Arc::clone(&sandbox),
+            clock,
+        ));
+        let mappings = Mappings::with_notes(
+            Arc::clone(&store),
+            Arc::clone(&sandbox),
+            Arc::clone(&functions),
+            clock,
+            notes,
+        );
+        let failures = Failures::new(store, sandbox, Arc::clone(&functions), clock);
+        Self {
+            functions,
+            mappings,
+            failures,
+        }
+    }
+}
