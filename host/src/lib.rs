@@ -2,12 +2,15 @@
 
 pub mod api;
 pub(crate) mod auth;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod functions;
 pub mod janitor;
 pub mod manifest;
 pub mod mapping;
 pub(crate) mod seal;
+pub mod serve;
 pub mod server;
 pub mod services;
 pub(crate) mod timestamp;

@@ -1,0 +1,187 @@
+//! `shardmill functions`: list, deploy, delete, describe.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, anyhow};
+use clap::Subcommand;
+use hyper::Method;
+use serde_json::{Map, Value};
+
+use super::client::escaped;
+use super::{Connection, print};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the functions (the default)
+    List,
+    /// Deploy a module; settings that are not given stay as they are
+    Deploy {
+        /// The function's name
+        name: String,
+        /// The module
+        wasm: PathBuf,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Delete a function
+    Delete {
+        /// Its name
+        name: String,
+    },
+    /// Show a function with its limits and environment
+    Describe {
+        /// Its name
+        name: String,
+    },
+}
+
+/// What a function runs with: the manifest's keys.
+#[derive(Debug, clap::Args)]
+struct Settings {
+    /// Wall clock of an invocation, 1 to 900 s
+    #[arg(long, value_name = "N")]
+    timeout_seconds: Option<u64>,
+    /// Memory of an invocation, 1 to 1024 MiB
+    #[arg(long, value_name = "N")]
+    memory_mib: Option<u64>,
+    /// Fuel of an invocation before records are counted
+    #[arg(long, value_name = "N")]
+    fuel: Option<u64>,
+    /// Fuel added per record
+    #[arg(long, value_name = "N")]
+    fuel_per_record: Option<u64>,
+    /// An environment variable; all of them are replaced when any is given
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
+    environment: Vec<(String, String)>,
+}
+
+fn variable(text: &str) -> Result<(String, String), anyhow::Error> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| anyhow!("NAME=VALUE expected"))?;
+    Ok((name.into(), value.into()))
+}
+
+impl Settings {
+    fn json(self) -> Value {
+        let mut settings = Map::new();
+        for (key, value) in [
+            ("timeout_seconds", self.timeout_seconds),
+            ("memory_mib", self.memory_mib),
+            ("fuel", self.fuel),
+            ("fuel_per_record", self.fuel_per_record),
+        ] {
+            settings.extend(value.map(|value| (key.into(), value.into())));
+        }
+        if !self.environment.is_empty() {
+            let variables = self
+                .environment
+                .into_iter()
+                .map(|(name, value)| (name, value.into()));
+            settings.insert("environment".into(), Value::Object(variables.collect()));
+        }
+        settings.into()
+    }
+}
+
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let Arguments {
+        command,
+        connection,
+    } = arguments;
+    let client = connection.client()?;
+    let path = |name: &str| format!("functions/{}", escaped(name));
+    match command.unwrap_or(Command::List) {
+        Command::List => {
+            let answer = client.get("functions").await?;
+            if connection.json {
+                return print::line(answer);
+            }
+            let mut table = print::table(&["function", "version", "size", "digest", "deployed"]);
+            for function in answer["functions"].as_array().into_iter().flatten() {
+                let digest = print::cell(&function["digest"]);
+                table.add_row([
+                    print::cell(&function["name"]),
+                    print::cell(&function["version"]),
+                    print::size(function["code_size"].as_u64().unwrap_or(0)),
+                    digest.chars().take(12).collect(),
+                    print::time(&function["last_modified"]),
+                ]);
+            }
+            print::rows(
+                &table,
+                "no functions: `shardmill functions deploy NAME WASM` deploys one",
+            )
+        }
+        Command::Deploy {
+            name,
+            wasm,
+            settings,
+        } => {
+            let module =
+                std::fs::read(&wasm).with_context(|| format!("read {}", wasm.display()))?;
+            let settings = escaped(&settings.json().to_string());
+            let path = format!("{}?settings={settings}", path(&name));
+            let body = Some(("application/wasm", module.into()));
+            let answer = client.native(Method::PUT, &path, body).await?;
+            let text = format!("function {name} deployed, version {}", answer["version"]);
+            print::done(connection.json, &answer, &text)
+        }
+        Command::Delete { name } => {
+            let answer = client.native(Method::DELETE, &path(&name), None).await?;
+            print::done(
+                connection.json,
+                &answer,
+                &format!("function {name} deleted"),
+            )
+        }
+        Command::Describe { name } => {
+            let answer = client.get(&path(&name)).await?;
+            if connection.json {
+                print::line(answer)
+            } else {
+                describe(&answer)
+            }
+        }
+    }
+}
+
+fn describe(function: &Value) -> anyhow::Result<()> {
+    for key in [
+        "name",
+        "version",
+        "digest",
+        "code_size",
+        "timeout_seconds",
+        "memory_mib",
+        "fuel",
+        "fuel_per_record",
+    ] {
+        print::line(format!(
+            "{:<16} {}",
+            key.replace('_', " "),
+            print::cell(&function[key])
+        ))?;
+    }
+    print::line(format!(
+        "{:<16} {}",
+        "deployed",
+        print::time(&function["last_modified"])
+    ))?;
+    for (name, value) in function["environment"].as_object().into_iter().flatten() {
+        print::line(format!(
+            "{:<16} {name}={}",
+            "environment",
+            print::cell(value)
+        ))?;
+    }
+    Ok(())
+}

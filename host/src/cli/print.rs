@@ -1,0 +1,142 @@
+//! How answers look: tables for people, JSON for scripts, data as text where it is text.
+
+use std::io::{self, Write};
+
+use comfy_table::{Table, presets};
+use serde_json::Value;
+use shardmill_core::UnixMillis;
+
+use crate::timestamp;
+
+/// A table with these headings.
+pub(super) fn table(headings: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::NOTHING)
+        .set_header(headings.iter().map(|h| h.to_uppercase()));
+    table
+}
+
+/// Writes a line to standard output; a reader that went away is an error that ends the command
+/// quietly.
+pub(super) fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    Ok(out.flush()?)
+}
+
+/// Writes a table without the blanks that pad its last column; `empty` where there is no row.
+pub(super) fn rows(table: &Table, empty: &str) -> anyhow::Result<()> {
+    if table.row_iter().next().is_none() {
+        return line(empty);
+    }
+    let lines: Vec<String> = table.lines().map(|l| l.trim_end().to_owned()).collect();
+    line(lines.join("\n"))
+}
+
+/// What was done: the host's answer for scripts, a sentence for people.
+pub(super) fn done(json: bool, answer: &Value, text: &str) -> anyhow::Result<()> {
+    if json { line(answer) } else { line(text) }
+}
+
+/// A text of several lines on one.
+pub(super) fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether the command ends because nobody reads its output any more.
+pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<io::Error>();
+    io.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// A JSON value in a cell: texts without quotes, nothing for null.
+pub(super) fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// A frame of a guest's stack.
+pub(super) fn frame(frame: &Value) -> String {
+    match frame["module_offset"].as_u64() {
+        Some(offset) => format!("{} (module offset {offset:#x})", cell(&frame["function"])),
+        None => cell(&frame["function"]),
+    }
+}
+
+/// Milliseconds since the epoch as a date and time; nothing for null.
+pub(super) fn time(value: &Value) -> String {
+    value
+        .as_u64()
+        .map(|millis| timestamp::format(UnixMillis(millis)))
+        .unwrap_or_default()
+}
+
+/// A span in milliseconds, short.
+pub(super) fn span(millis: u64) -> String {
+    match millis {
+        0..1000 => format!("{millis} ms"),
+        1000..120_000 => format!("{:.1} s", millis as f64 / 1000.0),
+        120_000..7_200_000 => format!("{} min", millis / 60_000),
+        _ => format!("{} h", millis / 3_600_000),
+    }
+}
+
+/// Bytes, in the unit that people would use.
+pub(super) fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_240 => format!("{bytes} B"),
+        10_240..10_485_760 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
+/// Data as text when it is UTF-8 without control characters other than line ends and tabs,
+/// otherwise in hexadecimal; cut after `limit` bytes, with a note.
+pub(super) fn data(data: &[u8], limit: usize) -> String {
+    let text = std::str::from_utf8(data).ok();
+    let text = text.filter(|t| {
+        !t.chars()
+            .any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
+    });
+    let (shown, kept) = match text {
+        Some(text) => {
+            let end = (0..=limit.min(text.len()))
+                .rev()
+                .find(|at| text.is_char_boundary(*at));
+            let shown = &text[..end.unwrap_or(0)];
+            (shown.to_owned(), shown.len())
+        }
+        None => {
+            let shown = &data[..data.len().min(limit / 2)];
+            let digits: String = shown.iter().map(|b| format!("{b:02x}")).collect();
+            (format!("0x{digits}"), shown.len())
+        }
+    };
+    match data.len() - kept {
+        0 => shown,
+        rest => format!("{shown}… ({rest} bytes more)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_text_where_it_is_text_and_hexadecimal_elsewhere() {
+        for (bytes, limit, want) in [
+            (b"a line".as_slice(), 100, "a line"),
+            ("zwölf".as_bytes(), 3, "zw… (4 bytes more)"),
+            (b"", 100, ""),
+            (b"\xff\x00", 100, "0xff00"),
+            (b"\x1b[2J", 100, "0x1b5b324a"),
+            (b"\x00\x01\x02\x03", 4, "0x0001… (2 bytes more)"),
+        ] {
+            assert_eq!(data(bytes, limit), want);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! `shardmill serve`: flags and manifest become a configuration; signals end the host.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::ValueEnum;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, Flags, StoreKind};
+use crate::manifest::Manifest;
+use crate::serve::{self, NewSandbox};
+use crate::services::{Access, Settings};
+
+/// The manifest that is used when none is named, if it is there.
+const MANIFEST: &str = "shardmill.toml";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The manifest [default: shardmill.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[arg(long, value_name = "ADDR:PORT", help = format!("Where to listen; port 0 takes a free one [default: {DEFAULT_LISTEN}]"))]
+    listen: Option<SocketAddr>,
+    #[arg(long, value_name = "DIR", help = format!("Where the data is [default: {DEFAULT_DATA_DIR}]"))]
+    data_dir: Option<PathBuf>,
+    /// Allow an address that other machines can reach: whoever reaches it may do everything
+    #[arg(long)]
+    insecure_bind: bool,
+    /// Which messages to log, as warn or shardmill=debug
+    #[arg(
+        long,
+        value_name = "FILTER",
+        env = "RUST_LOG",
+        default_value = "warn,shardmill=info,shardmill_store=info,shardmill_sandbox=info"
+    )]
+    log: String,
+    /// How to log
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// Which store
+    #[arg(long, value_enum, default_value_t)]
+    store: StoreKind,
+    /// Open shards that an account may have in a region
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    shard_limit: Option<u32>,
+    /// How long a stream is CREATING and DELETING, ms, 0 to 10000
+    #[arg(long, value_name = "MS", hide_short_help = true, value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    stream_creation_time: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum LogFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+pub(super) async fn run(arguments: Arguments, sandbox: NewSandbox) -> anyhow::Result<()> {
+    start_log(&arguments.log, arguments.log_format)?;
+    let path = manifest_path(arguments.config)?;
+    let manifest = path.as_deref().map(Manifest::load).transpose()?;
+    let server = manifest
+        .as_ref()
+        .map(|m| m.server.clone())
+        .unwrap_or_default();
+    let flags = Flags {
+        listen: arguments.listen,
+        data_dir: arguments.data_dir,
+        insecure_bind: arguments.insecure_bind,
+    };
+    let (listen, data_dir) = flags.address_and_data(&server)?;
+    let mut settings = Settings {
+        region: server.scope.region,
+        ..Settings::default()
+    };
+    if !listen.ip().is_loopback() {
+        tracing::warn!(%listen, "everybody who can reach this address may do everything");
+        settings.access = Access::Anyone;
+    }
+    settings.shard_limit = arguments.shard_limit.unwrap_or(settings.shard_limit);
+    let creation = arguments.stream_creation_time.map(Duration::from_millis);
+    settings.stream_creation_time = creation.unwrap_or(settings.stream_creation_time);
+    let config = Config {
+        listen,
+        data_dir,
+        manifest: path,
+        store: arguments.store,
+        settings,
+    };
+    serve::run(config, manifest, sandbox, shutdown()?).await
+}
+
+/// The manifest that was named, or the one of the working folder; absolute.
+fn manifest_path(named: Option<PathBuf>) -> anyhow::Result<Option<PathBuf>> {
+    let path = named.or_else(|| Path::new(MANIFEST).is_file().then(|| MANIFEST.into()));
+    path.map(std::path::absolute)
+        .transpose()
+        .context("find the working folder")
+}
+
+/// Resolves when the process is asked to end. A second request ends it at once.
+fn shutdown() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for signals")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listen for signals")?;
+    Ok(async move {
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        tokio::spawn(async move {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+            eprintln!("error: asked to stop twice: stopped at once; the next start recovers");
+            std::process::exit(1);
+        });
+    })
+}
+
+fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
+    let filter: EnvFilter = filter
+        .parse()
+        .with_context(|| format!("--log {filter:?}"))?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
