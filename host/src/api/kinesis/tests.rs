@@ -4,6 +4,7 @@
 //! the operations of a host without a socket, so that time can be paused and moved.
 
 mod cases;
+mod creating;
 mod http;
 mod laws;
 mod resharded;
@@ -63,10 +64,10 @@ pub(crate) fn stream_of(shards: u32) -> Stream {
 }
 
 /// Services over a store in memory.
-pub(crate) async fn services(clock: Clock, settings: Settings) -> Arc<Services> {
+pub(crate) async fn services(clock: Clock, settings: Settings) -> (Arc<Services>, Arc<Memory>) {
     let store = Arc::new(Memory::new(Arc::new(move || clock.now())));
-    let services = Services::start(store, clock, settings).await;
-    Arc::new(services.expect("a store in memory starts"))
+    let services = Services::start(store.clone(), clock, settings).await;
+    (Arc::new(services.expect("a store in memory starts")), store)
 }
 
 /// Settings with a short creation time.
@@ -100,7 +101,7 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) async fn start(settings: Settings) -> Self {
-        let services = services(Clock::system(), settings).await;
+        let (services, _) = services(Clock::system(), settings).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let (stop, stopped) = oneshot::channel();
@@ -172,13 +173,14 @@ impl Host {
 /// A host without a socket.
 pub(crate) struct Local {
     pub(crate) services: Arc<Services>,
+    pub(crate) memory: Arc<Memory>,
 }
 
 impl Local {
     pub(crate) async fn start(settings: Settings) -> Self {
         let clock = Clock::starting_at(UnixMillis(1_700_000_000_500));
-        let services = services(clock, settings).await;
-        Self { services }
+        let (services, memory) = services(clock, settings).await;
+        Self { services, memory }
     }
 
     /// Calls an operation with these bytes as its body.

@@ -212,6 +212,27 @@ async fn a_put_with_a_producers_number_is_stored_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_full_disk_refuses_records_and_still_reads_and_deletes() {
+    let host = Local::start(quick()).await;
+    host.stream("s", 1).await;
+    let put = json!({"StreamName": "s", "PartitionKey": "k", "Data": "MQ=="});
+    host.ok("PutRecord", put.clone()).await;
+    host.memory.pretend_disk(Some((1, 2)));
+    let told = host
+        .call("PutRecord", put)
+        .await
+        .expect_err("no room")
+        .told();
+    assert_eq!((told.status, told.kind), (503, "ServiceUnavailable"));
+    let iterator = host.iterator("s", 0, "TRIM_HORIZON").await;
+    let page = host
+        .ok("GetRecords", json!({"ShardIterator": iterator}))
+        .await;
+    assert_eq!(page["Records"].as_array().map(Vec::len), Some(1));
+    host.ok("DeleteStream", json!({"StreamName": "s"})).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_fast_way_and_the_careful_way_store_the_same() {
     let host = Local::start(quick()).await;
     host.stream("s", 1).await;

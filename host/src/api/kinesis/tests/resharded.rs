@@ -2,10 +2,12 @@
 
 use serde_json::{Value as Json, json};
 use shardmill_core::{HashKey, HashKeyRange, Shard, ShardId, Stream};
-use shardmill_store::StreamChange;
+use shardmill_store::{Store, StreamChange};
 
-use super::{Local, change, quick, text};
-use crate::api::kinesis::Error;
+use super::{Local, change, quick, scope, text};
+use crate::api::kinesis::put::{Data, Entry, prepare};
+use crate::api::kinesis::{Call, Error, Target};
+use crate::auth::Caller;
 
 /// A stream of one shard with a record, whose shard is then split in the middle.
 async fn split() -> Local {
@@ -14,6 +16,11 @@ async fn split() -> Local {
     let put = json!({"StreamName": "s", "PartitionKey": "k", "Data": "MQ=="});
     host.ok("PutRecord", put).await;
     tokio::time::advance(std::time::Duration::from_secs(100)).await;
+    split_first_shard(&host).await;
+    host
+}
+
+async fn split_first_shard(host: &Local) {
     let mut stream = Stream::clone(&host.services.store.streams(None)[0]);
     let closed = host.services.clock.now().seconds();
     stream.shards[0].closed_seconds = Some(closed);
@@ -29,7 +36,6 @@ async fn split() -> Local {
         });
     }
     change(&host.services, StreamChange::Update(Box::new(stream))).await;
-    host
 }
 
 fn ids(shards: &Json) -> Vec<String> {
@@ -74,6 +80,36 @@ async fn later_records_go_to_the_children() {
         let told = host.ok("PutRecord", put).await;
         assert_eq!(told["ShardId"], format!("shardId-00000000000{shard}"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_on_their_way_into_a_shard_that_closes_go_to_its_children() {
+    let host = Local::start(quick()).await;
+    host.stream("s", 1).await;
+    let call = Call {
+        host: &host.services,
+        caller: Caller { scope: scope() },
+        operation: "PutRecords",
+        now: host.services.clock.now(),
+        producer: None,
+    };
+    let target = Target::named(&call, Some("s"), None).expect("a target");
+    let entry = |explicit| Entry {
+        key: "k".into(),
+        explicit: Some(HashKey(explicit)),
+        data: Data::Bytes(b"x"),
+    };
+    let entries = vec![entry(u128::MAX), entry(0), entry(u128::MAX)];
+    let batch = prepare(&call, target, entries).expect("a good request");
+    split_first_shard(&host).await;
+    let placed = batch.commit(&call).await.expect("the records are stored");
+    let shards: Vec<_> = placed.iter().map(|record| record.shard.0).collect();
+    assert_eq!(shards, [2, 1, 2]);
+    assert!(
+        placed[0].number < placed[2].number,
+        "in the request's order"
+    );
+    assert_eq!(host.memory.stats().records, 3, "each of them once");
 }
 
 #[tokio::test(start_paused = true)]
