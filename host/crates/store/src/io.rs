@@ -5,12 +5,14 @@
 //! command. Neither knows what a segment or a table is.
 
 mod disk;
+pub mod sim;
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 pub use disk::DiskIo;
+pub use sim::SimIo;
 
 /// A data folder. Paths are relative to it, with `/` between a folder and a file.
 ///

@@ -21,10 +21,15 @@ mod pool;
 mod reader;
 mod recovery;
 mod repair;
+mod restart;
 mod scan;
 mod segment;
 mod syncer;
+mod walk;
 mod writer;
+
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::Arc;
@@ -86,7 +91,8 @@ impl JournalOptions {
     }
 }
 
-/// Reads frames and frees segments. Cheap to clone; the folder stays locked while one exists.
+/// Reads frames and frees segments. Cheap to clone. The folder stays locked until the last of the
+/// three handles is dropped.
 #[derive(Clone, Debug)]
 pub struct Journal(Arc<segment::Shared>);
 
