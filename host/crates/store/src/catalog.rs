@@ -91,7 +91,7 @@ impl Catalog {
             ..Self::default()
         };
         for stream in streams {
-            catalog.put_stream(&stream);
+            catalog.put_stream(&stream, &mut Vec::new());
         }
         catalog.tails.extend(tails);
         catalog
@@ -142,13 +142,14 @@ impl Catalog {
         self.revision
     }
 
-    /// Applies a transaction, or several in one.
-    pub(crate) fn apply(&mut self, change: &Change<'_>) {
+    /// Applies a transaction, or several in one, and gives the shards that are gone.
+    pub(crate) fn apply(&mut self, change: &Change<'_>) -> Vec<ShardKey> {
         self.revision = self.revision.max(change.revision);
+        let mut gone = Vec::new();
         for set in change.streams {
             match set {
-                StreamSet::Put(stream) => self.put_stream(stream),
-                StreamSet::Remove(id) => self.remove_stream(*id),
+                StreamSet::Put(stream) => self.put_stream(stream, &mut gone),
+                StreamSet::Remove(id) => self.remove_stream(*id, &mut gone),
             }
         }
         for end in &change.ends {
@@ -162,14 +163,16 @@ impl Catalog {
                 tail.floor = tail.floor.max(trim.before);
             }
         }
+        gone
     }
 
-    fn put_stream(&mut self, stream: &Arc<Stream>) {
+    fn put_stream(&mut self, stream: &Arc<Stream>, gone: &mut Vec<ShardKey>) {
         self.next_stream = self.next_stream.max(stream.id.0 + 1);
         if let Some(old) = self.streams.insert(stream.id, Arc::clone(stream)) {
             for shard in &old.shards {
                 if stream.shard(shard.id).is_none() {
                     self.tails.remove(&key(&old, shard));
+                    gone.push(key(&old, shard));
                 }
             }
         } else {
@@ -185,12 +188,13 @@ impl Catalog {
         }
     }
 
-    fn remove_stream(&mut self, id: StreamId) {
+    fn remove_stream(&mut self, id: StreamId, gone: &mut Vec<ShardKey>) {
         let Some(stream) = self.streams.remove(&id) else {
             return;
         };
         for shard in &stream.shards {
             self.tails.remove(&key(&stream, shard));
+            gone.push(key(&stream, shard));
         }
         if let Some(names) = self.names.get_mut(&stream.scope) {
             if names.get(&stream.name) == Some(&id) {

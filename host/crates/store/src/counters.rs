@@ -29,7 +29,7 @@ pub(crate) fn sum_of(value: &[u8]) -> Result<i64, ReadError> {
         .map_err(|_| ReadError::Damaged("a counter that is not 8 bytes long".into()))
 }
 
-/// The names and sums among a function's counters.
+/// The names and sums of a function's counters, by name.
 pub(crate) fn named(
     stored: impl IntoIterator<Item = (Key, Versioned)>,
 ) -> Result<Vec<(String, i64)>, ReadError> {
@@ -39,10 +39,13 @@ pub(crate) fn named(
         let name = std::str::from_utf8(parts.last()?).ok()?;
         Some(name.to_owned())
     };
-    stored
+    let mut named = stored
         .into_iter()
         .map(|(key, stored)| Ok((name(&key).ok_or_else(damaged)?, sum_of(&stored.value)?)))
-        .collect()
+        .collect::<Result<Vec<_>, ReadError>>()?;
+    // Keys are ordered by their parts' lengths first.
+    named.sort();
+    Ok(named)
 }
 
 /// Adds, and appends the new sums to the transaction, one per counter.

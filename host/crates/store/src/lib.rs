@@ -10,13 +10,16 @@ pub mod journal;
 mod catalog;
 mod counters;
 mod decide;
+mod embedded;
 mod frame;
 mod key;
+mod layer;
 mod memory;
 mod receipt;
 mod resolved;
 mod route;
 mod select;
+mod tables;
 mod tx;
 mod visible;
 mod wire;
@@ -27,8 +30,10 @@ mod contract;
 mod test_support;
 
 pub use decide::EPOCH;
+pub use embedded::{Embedded, OpenError, Options};
 pub use key::{Key, Table};
 pub use memory::Memory;
+pub use tables::TablesError;
 pub use tx::*;
 
 use std::sync::Arc;

@@ -57,9 +57,9 @@ impl Visible {
     }
 
     /// Makes decided transactions visible and wakes whoever waits. Whatever readers find behind
-    /// the new ends has to be in place before.
-    pub(crate) fn apply(&mut self, change: &Change<'_>) {
-        self.catalog.apply(change);
+    /// the new ends has to be in place before they can look. Gives the shards that are gone.
+    pub(crate) fn apply(&mut self, change: &Change<'_>) -> Vec<ShardKey> {
+        let gone = self.catalog.apply(change);
         for end in &change.ends {
             if let Some(waiting) = self.ends.get(&end.shard) {
                 waiting.send_replace(end.next);
@@ -71,5 +71,6 @@ impl Visible {
                 .retain(|shard, _| self.catalog.tail(*shard).is_some());
             self.stream_changes.send_modify(|changes| *changes += 1);
         }
+        gone
     }
 }

@@ -1,8 +1,6 @@
 //! Small integers and byte strings in the store's own encodings. Reading checks every length and
 //! never panics, whatever the bytes are.
 
-use bytes::Bytes;
-
 /// Bytes that are not what they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("bytes that do not follow the format: {0}")]
@@ -52,10 +50,6 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn u8(&mut self) -> Result<u8, Malformed> {
         self.array::<1>().map(|[byte]| byte)
-    }
-
-    pub(crate) fn u16(&mut self) -> Result<u16, Malformed> {
-        self.array().map(u16::from_le_bytes)
     }
 
     pub(crate) fn u32(&mut self) -> Result<u32, Malformed> {
@@ -114,14 +108,6 @@ impl<'a> Reader<'a> {
         } else {
             Err(Malformed("bytes left over"))
         }
-    }
-}
-
-/// The part of `whole` at `at`, `len` bytes long, without a copy.
-pub(crate) fn slice(whole: &Bytes, at: usize, len: usize) -> Result<Bytes, Malformed> {
-    match at.checked_add(len) {
-        Some(end) if end <= whole.len() => Ok(whole.slice(at..end)),
-        _ => Err(Malformed("reaches behind the end")),
     }
 }
 
