@@ -7,7 +7,6 @@ mod codec;
 mod snapshot;
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::sync::Arc;
 
 use redb::{
@@ -39,9 +38,6 @@ const STATE_KEY: &[u8] = b"state";
 /// The tables' file, and what it is called until it is complete.
 const FILE: &str = "tables.redb";
 const NEW_FILE: &str = "tables.redb.new";
-
-/// The checksums of the tables' pages.
-const SUMS_FILE: &str = "tables.sums";
 
 /// Why the tables failed.
 #[derive(Debug, thiserror::Error)]
@@ -93,26 +89,21 @@ impl Tables {
     pub(crate) fn open(io: &dyn Io, cache_bytes: usize) -> Result<(Self, Loaded), TablesError> {
         let names = io.list("").map_err(io_failed)?;
         let is_new = !names.iter().any(|name| name == FILE);
-        let open = |path| {
-            let file = if is_new {
-                io.create(path)
-            } else {
-                io.open(path)
-            };
-            file.map_err(io_failed)
+        let path = if is_new { NEW_FILE } else { FILE };
+        let file = if is_new {
+            io.create(path)
+        } else {
+            io.open(path)
         };
-        let sums = open(SUMS_FILE)?;
-        let file = open(if is_new { NEW_FILE } else { FILE })?;
-        let backend = backend::Backend::new(Arc::clone(&file), sums).map_err(io_failed)?;
+        let file = file.map_err(io_failed)?;
+        let backend = backend::Backend::new(Arc::clone(&file));
         let db = Database::builder()
             .set_cache_size(cache_bytes)
             .create_with_backend(backend)
-            .map_err(failed)?;
+            .map_err(|e| damaged(io, &e))?;
         let tables = Self { db, file };
         if is_new {
             tables.create().map_err(failed)?;
-            // The checksums have to have their name before the tables have theirs.
-            io.sync_dir("").map_err(io_failed)?;
             io.rename(NEW_FILE, FILE).map_err(io_failed)?;
             io.sync_dir("").map_err(io_failed)?;
         }
@@ -399,20 +390,21 @@ fn load_state(txn: &redb::ReadTransaction) -> Result<Saved, ReadError> {
 }
 
 fn io_failed(error: std::io::Error) -> TablesError {
-    failed(redb::Error::Io(error))
+    TablesError::Io(error.to_string())
 }
 
 fn failed(error: impl Into<redb::Error>) -> TablesError {
-    let damaged = |reason| TablesError::Damaged {
-        file: FILE.into(),
-        reason,
-    };
-    match error.into() {
-        redb::Error::Io(error) if error.kind() == ErrorKind::InvalidData => {
-            damaged(error.to_string())
+    TablesError::Io(error.into().to_string())
+}
+
+fn damaged(io: &dyn Io, error: &redb::DatabaseError) -> TablesError {
+    match error {
+        redb::DatabaseError::Storage(redb::StorageError::Io(error)) => {
+            TablesError::Io(error.to_string())
         }
-        redb::Error::Corrupted(reason) => damaged(reason),
-        redb::Error::Io(error) => TablesError::Io(error.to_string()),
-        other => TablesError::Io(other.to_string()),
+        other => TablesError::Damaged {
+            file: io.display(FILE),
+            reason: other.to_string(),
+        },
     }
 }
