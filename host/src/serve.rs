@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use shardmill_core::Sandbox;
-use shardmill_store::Store;
+use shardmill_store::io::DiskIo;
+use shardmill_store::{Embedded, Memory, Options, Store};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -49,7 +51,7 @@ pub async fn run(
     let listener = listener.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("find out the port")?;
     let clock = Clock::system();
-    let store = open(&config, clock)?;
+    let Opened { store, mut failure } = open(&config, clock)?;
     let sandbox = new_sandbox()?;
     let notes = (config.store == StoreKind::Embedded).then(|| config.data_dir.join(NOTES));
     let workloads = Workloads::new(Arc::clone(&store), sandbox, clock, notes);
@@ -88,7 +90,11 @@ pub async fn run(
 
     let failed = tokio::select! {
         () = shutdown => None,
-        ended = tasks.join_next() => Some(ended),
+        ended = tasks.join_next() => Some(format!("a part of the host ended by itself: {ended:?}")),
+        why = store_failure(&mut failure) => Some(format!(
+            "the store failed, so nothing can be acknowledged any more: {why}; \
+             what was acknowledged is safe: see to the disk, then start the host again"
+        )),
     };
     tracing::info!("stopping: running batches finish, within {GRACE:?}");
     stop.cancel();
@@ -106,14 +112,35 @@ pub async fn run(
     store.close().await;
     match failed {
         None => Ok(()),
-        Some(ended) => bail!("a part of the host ended by itself: {ended:?}"),
+        Some(why) => bail!(why),
     }
 }
 
-fn open(config: &Config, clock: Clock) -> anyhow::Result<Arc<dyn Store>> {
+/// A store, and how it says that it can go on no longer.
+struct Opened {
+    store: Arc<dyn Store>,
+    failure: Option<watch::Receiver<Option<Arc<str>>>>,
+}
+
+fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
     let now: shardmill_store::Clock = Arc::new(move || clock.now());
-    match config.store {
-        StoreKind::Embedded | StoreKind::Memory => Ok(Arc::new(shardmill_store::Memory::new(now))),
+    if config.store == StoreKind::Memory {
+        return Ok(Opened { store: Arc::new(Memory::new(now)), failure: None });
+    }
+    let folder = &config.data_dir;
+    let io = DiskIo::new(folder).with_context(|| format!("use {}", folder.display()))?;
+    let store = Embedded::open(Arc::new(io), Options::default(), now)
+        .with_context(|| format!("open the store in {}", folder.display()))?;
+    let failure = Some(store.failure());
+    Ok(Opened { store, failure })
+}
+
+/// Waits until the store fails for good, which one in memory never does.
+async fn store_failure(failure: &mut Option<watch::Receiver<Option<Arc<str>>>>) -> Arc<str> {
+    let Some(failure) = failure else { return std::future::pending().await };
+    match failure.wait_for(Option::is_some).await.map(|why| why.clone()) {
+        Ok(Some(why)) => why,
+        Ok(None) | Err(_) => "its threads have ended".into(),
     }
 }
 
