@@ -176,6 +176,8 @@ pub struct Mappings {
     pub(super) inner: Arc<Inner>,
 }
 
+type FunctionLocks = HashMap<(Scope, String), Arc<tokio::sync::RwLock<()>>>;
+
 /// What pollers share.
 pub(super) struct Inner {
     pub(super) store: Arc<dyn Store>,
@@ -189,7 +191,7 @@ pub(super) struct Inner {
     /// Where pollers note what they have in flight; nowhere without one.
     pub(super) notes: Option<PathBuf>,
     /// Batches of one function share this lock; one that met three conflicts holds it alone.
-    pub(super) function_locks: Mutex<HashMap<(Scope, String), Arc<tokio::sync::RwLock<()>>>>,
+    pub(super) function_locks: Mutex<FunctionLocks>,
 }
 
 impl Mappings {

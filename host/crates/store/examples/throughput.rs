@@ -31,14 +31,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         for batch in [500, 1] {
             std::fs::create_dir_all(&folder)?;
             let io = Arc::new(DiskIo::new(&folder)?);
+            let before = resident_bytes();
             let store = Embedded::open(io, Options::default(), clock())?;
+            let opened = resident_bytes().saturating_sub(before);
             let took = measure(Arc::clone(&store) as Arc<dyn Store>, batch).await?;
             let stats = store.stats();
             println!(
-                "round {round}, {batch:>3} records a batch: embedded {took}, {} groups, {:.3} frame bytes per payload byte, {} MiB resident",
+                "round {round}, {batch:>3} records a batch: embedded {took}, {} groups, {:.3} frame bytes per payload byte, {} KiB resident for an empty store",
                 stats.groups,
                 stats.frame_bytes as f64 / (stats.records * RECORD_BYTES as u64) as f64,
-                resident_bytes() >> 20,
+                opened >> 10,
             );
             store.close().await;
             drop(store);

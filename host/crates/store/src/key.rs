@@ -21,7 +21,7 @@ pub enum Table {
     Failure = 6,
     /// Payloads of failure entries, by id: a blob.
     FailurePayload = 7,
-    /// A producer's last number and answer, by stream id and producer id. The store's own.
+    /// A producer's last number and answer, by producer id. The store's own.
     Producer = 8,
     /// Counters, by function and name. The store's own.
     Counter = 9,

@@ -7,6 +7,7 @@ mod codec;
 mod snapshot;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use redb::{
@@ -38,6 +39,9 @@ const STATE_KEY: &[u8] = b"state";
 /// The tables' file, and what it is called until it is complete.
 const FILE: &str = "tables.redb";
 const NEW_FILE: &str = "tables.redb.new";
+
+/// The checksums of the tables' pages.
+const SUMS_FILE: &str = "tables.sums";
 
 /// Why the tables failed.
 #[derive(Debug, thiserror::Error)]
@@ -89,21 +93,26 @@ impl Tables {
     pub(crate) fn open(io: &dyn Io, cache_bytes: usize) -> Result<(Self, Loaded), TablesError> {
         let names = io.list("").map_err(io_failed)?;
         let is_new = !names.iter().any(|name| name == FILE);
-        let path = if is_new { NEW_FILE } else { FILE };
-        let file = if is_new {
-            io.create(path)
-        } else {
-            io.open(path)
+        let open = |path| {
+            let file = if is_new {
+                io.create(path)
+            } else {
+                io.open(path)
+            };
+            file.map_err(io_failed)
         };
-        let file = file.map_err(io_failed)?;
-        let backend = backend::Backend::new(Arc::clone(&file));
+        let sums = open(SUMS_FILE)?;
+        let file = open(if is_new { NEW_FILE } else { FILE })?;
+        let backend = backend::Backend::new(Arc::clone(&file), sums).map_err(io_failed)?;
         let db = Database::builder()
             .set_cache_size(cache_bytes)
             .create_with_backend(backend)
-            .map_err(|e| damaged(io, &e))?;
+            .map_err(failed)?;
         let tables = Self { db, file };
         if is_new {
             tables.create().map_err(failed)?;
+            // The checksums have to have their name before the tables have theirs.
+            io.sync_dir("").map_err(io_failed)?;
             io.rename(NEW_FILE, FILE).map_err(io_failed)?;
             io.sync_dir("").map_err(io_failed)?;
         }
@@ -390,21 +399,20 @@ fn load_state(txn: &redb::ReadTransaction) -> Result<Saved, ReadError> {
 }
 
 fn io_failed(error: std::io::Error) -> TablesError {
-    TablesError::Io(error.to_string())
+    failed(redb::Error::Io(error))
 }
 
 fn failed(error: impl Into<redb::Error>) -> TablesError {
-    TablesError::Io(error.into().to_string())
-}
-
-fn damaged(io: &dyn Io, error: &redb::DatabaseError) -> TablesError {
-    match error {
-        redb::DatabaseError::Storage(redb::StorageError::Io(error)) => {
-            TablesError::Io(error.to_string())
+    let damaged = |reason| TablesError::Damaged {
+        file: FILE.into(),
+        reason,
+    };
+    match error.into() {
+        redb::Error::Io(error) if error.kind() == ErrorKind::InvalidData => {
+            damaged(error.to_string())
         }
-        other => TablesError::Damaged {
-            file: io.display(FILE),
-            reason: other.to_string(),
-        },
+        redb::Error::Corrupted(reason) => damaged(reason),
+        redb::Error::Io(error) => TablesError::Io(error.to_string()),
+        other => TablesError::Io(other.to_string()),
     }
 }

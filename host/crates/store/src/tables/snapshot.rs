@@ -1,5 +1,7 @@
 //! Reading the tables as they were at one moment.
 
+use std::io::ErrorKind;
+
 use redb::{ReadOnlyTable, ReadTransaction};
 use shardmill_core::ShardKey;
 
@@ -106,13 +108,18 @@ fn table(
     txn: &ReadTransaction,
     definition: Bytewise,
 ) -> Result<ReadOnlyTable<&'static [u8], &'static [u8]>, ReadError> {
-    txn.open_table(definition)
-        .map_err(|e| ReadError::Damaged(e.to_string()))
+    txn.open_table(definition).map_err(|error| match error {
+        redb::TableError::Storage(error) => failed(error),
+        other => ReadError::Damaged(other.to_string()),
+    })
 }
 
 fn failed(error: redb::StorageError) -> ReadError {
     match error {
         redb::StorageError::Corrupted(what) => ReadError::Damaged(what),
+        redb::StorageError::Io(error) if error.kind() == ErrorKind::InvalidData => {
+            ReadError::Damaged(error.to_string())
+        }
         other => ReadError::Io(other.to_string()),
     }
 }

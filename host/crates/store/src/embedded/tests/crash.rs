@@ -238,3 +238,14 @@ async fn a_kill_between_the_journals_sync_and_the_tables_loses_nothing() {
     let store = open(&after.crash(1));
     assert_eq!(story.check(&store, "after the crash").await, 50);
 }
+
+#[tokio::test]
+async fn a_first_start_that_was_cut_short_can_be_repeated() {
+    for changes in 0..60 {
+        let io = SimIo::new();
+        io.stop_after(Some(changes));
+        drop(try_open(&io, options()));
+        let store = open(&io.crash(changes));
+        create(&store, "clicks", 1).await;
+    }
+}

@@ -294,3 +294,70 @@ async fn readers_never_see_damage_while_segments_are_given_back() {
     }
     reader.await.expect("the reader");
 }
+
+#[tokio::test]
+async fn a_store_without_its_tables_is_refused_once_segments_were_given_back() {
+    let io = SimIo::new();
+    let stream = filled(&io, 300).await;
+    let store = open(&io);
+    let tx = Tx {
+        trims: vec![Trim {
+            shard: shard(stream, 0),
+            before: 290,
+        }],
+        ..Tx::default()
+    };
+    store.commit(tx).await.expect("a trim");
+    store.close().await;
+    drop(store);
+    Io::remove(&io, "tables.redb").expect("it is there");
+    let refused = try_open(&io, options());
+    assert!(refused.is_err(), "{refused:?}");
+}
+
+#[tokio::test]
+async fn rot_in_the_tables_is_reported_and_gives_no_wrong_value() {
+    // redb does not check its pages when it reads: a flipped bit made it panic, or find nothing.
+    let io = SimIo::new();
+    filled(&io, 100).await;
+    let store = open(&io);
+    for n in 0..200 {
+        let tx = Tx {
+            writes: vec![write(&format!("k{n}"), &n.to_string())],
+            ..Tx::default()
+        };
+        store.commit(tx).await.expect("a write");
+    }
+    store.close().await;
+    drop(store);
+    let file = Io::open(&io, "tables.redb").expect("the tables");
+    let len = file.len().expect("their length");
+    let mut noticed = 0;
+    for seed in 0..300 {
+        let mut random = crate::io::sim::Random(seed);
+        let io = io.kill();
+        let (at, bit) = (random.below(len), random.below(8));
+        io.flip("tables.redb", at, 1 << bit);
+        let store = match try_open(&io, options()) {
+            Ok(store) => store,
+            Err(error) => {
+                let damaged = matches!(error, OpenError::Tables(TablesError::Damaged { .. }));
+                assert!(damaged, "seed {seed}: {error:?}");
+                noticed += 1;
+                continue;
+            }
+        };
+        for n in 0..200 {
+            match store.get(&state(&format!("k{n}"))) {
+                Ok(Some(found)) => assert_eq!(found.value, n.to_string(), "seed {seed}"),
+                Ok(None) => panic!("seed {seed}: k{n} is gone without a word"),
+                Err(ReadError::Damaged(_)) => noticed += 1,
+                Err(error) => panic!("seed {seed}: {error}"),
+            }
+        }
+    }
+    assert!(
+        noticed > 30,
+        "{noticed}: the test flips bits that nobody reads"
+    );
+}
