@@ -83,7 +83,16 @@ impl SimIo {
     /// Lets `bytes` more be written, to space that was allocated too, and then none, until it is
     /// called again: what a file system that never overwrites does when it is full.
     pub fn fail_writes_after(&self, bytes: Option<u64>) {
-        self.disk().faults.write_budget = bytes;
+        let mut disk = self.disk();
+        disk.faults.write_budget = bytes;
+        disk.faults.budget_ends = false;
+    }
+
+    /// Lets `bytes` more be written, refuses the write after them, and goes on.
+    pub fn fail_one_write_after(&self, bytes: u64) {
+        let mut disk = self.disk();
+        disk.faults.write_budget = Some(bytes);
+        disk.faults.budget_ends = true;
     }
 
     /// Lets the next `count` calls of `sync_data` fail. The pages are then clean although some
@@ -255,8 +264,10 @@ impl File for SimFile {
     fn write_slices_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut disk = self.io.disk();
         disk.change()?;
-        let slices = slices.iter().take(MAX_SLICES);
-        let bytes: Vec<u8> = slices.flat_map(|slice| slice.iter().copied()).collect();
+        let mut bytes = Vec::new();
+        for slice in slices.iter().take(MAX_SLICES) {
+            bytes.extend_from_slice(slice);
+        }
         let written = disk.write(self.inode, offset, &bytes);
         if written == 0 && !bytes.is_empty() {
             return Err(ErrorKind::StorageFull.into());

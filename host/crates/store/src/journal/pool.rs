@@ -3,12 +3,16 @@
 //!
 //! A prepared segment has its final name, a durable header and all its space. Numbers have no
 //! gaps: frames go on from a segment to the one with the next number.
+//!
+//! A new segment's space is allocated, not filled with zeros. Filling it would make syncs in it as
+//! cheap as those in a used one (on ext4 two thirds of the time for groups of 16 KiB and more, no
+//! difference at 1 KiB), but would write everything twice for as long as the store grows.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 
-use super::layout::{FIRST_FRAME, Joins, SegmentHeader};
+use super::layout::{Joins, SegmentHeader};
 use super::segment::{DIR, SegmentFile, locked, path, write_header};
 use super::{JournalOptions, Prepare};
 use crate::io::{File, Io};
@@ -43,16 +47,6 @@ impl Space {
     }
 }
 
-/// How a new segment's space is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fill {
-    /// Allocated only: nothing is written twice.
-    Allocate,
-    /// Written with zeros: a sync in it need not change the file system's own tables, at the
-    /// price of writing everything twice, once per segment and off the writer's path.
-    Zeros,
-}
-
 #[derive(Debug)]
 pub(super) struct Pool {
     io: Arc<dyn Io>,
@@ -70,7 +64,6 @@ struct State {
     next_number: u64,
     /// Segments that somebody waits for.
     wanted: usize,
-    fill: Fill,
     failed: Option<io::Error>,
     stopped: bool,
 }
@@ -87,7 +80,6 @@ impl Pool {
             used: Vec::new(),
             next_number,
             wanted: 0,
-            fill: Fill::Allocate,
             failed: None,
             stopped: false,
         };
@@ -145,11 +137,6 @@ impl Pool {
         for segment in segments.into_iter().rev() {
             state.ready.push_front(segment);
         }
-    }
-
-    /// Says how the next new segments are filled.
-    pub(super) fn set_fill(&self, fill: Fill) {
-        locked(&self.state).fill = fill;
     }
 
     /// Whether [`Pool::recycle`] has use for another segment.
@@ -218,14 +205,14 @@ impl Pool {
 
     /// Prepares the next segment. Only one thread is in here at a time.
     fn prepare(&self) -> io::Result<()> {
-        let (number, fill, used) = {
+        let (number, used) = {
             let mut state = locked(&self.state);
-            (state.next_number, state.fill, state.used.pop())
+            (state.next_number, state.used.pop())
         };
         let size = u64::from(self.options.segment_bytes);
         let draft = match used {
             Some(used) => Draft::reuse(&*self.io, used, size)?,
-            None => Draft::create(&*self.io, number, size, fill)?,
+            None => Draft::create(&*self.io, number, size)?,
         };
         let header = SegmentHeader {
             store_id: self.store_id,
@@ -250,14 +237,10 @@ pub(super) struct Draft {
 
 impl Draft {
     /// A new file with all its space.
-    pub(super) fn create(io: &dyn Io, number: u64, bytes: u64, fill: Fill) -> io::Result<Self> {
+    pub(super) fn create(io: &dyn Io, number: u64, bytes: u64) -> io::Result<Self> {
         let path = format!("{DIR}/{number:020}.new");
         let file = io.create(&path)?;
-        let filled = file.allocate(bytes).and_then(|()| match fill {
-            Fill::Allocate => Ok(()),
-            Fill::Zeros => write_zeros(&*file, u64::from(FIRST_FRAME), bytes),
-        });
-        if let Err(error) = filled {
+        if let Err(error) = file.allocate(bytes) {
             // Its space is wanted back at once; the next start removes it otherwise.
             let _ = io.remove(&path);
             return Err(error);

@@ -258,12 +258,23 @@ fn recovered(
 }
 
 fn spawn_helper(shared: &Arc<Shared>) -> Result<thread::JoinHandle<()>, OpenError> {
-    let pool = Arc::clone(shared);
+    let shared = Arc::clone(shared);
+    let run = move || {
+        // A writer that waits must not wait for ever, should this thread panic.
+        let stop = StopOnDrop(&shared.pool);
+        stop.0.run();
+    };
     let thread = thread::Builder::new().name("journal-reserve".into());
-    thread
-        .spawn(move || pool.pool.run())
-        .map_err(|source| OpenError::Io {
-            action: "start a thread".into(),
-            source,
-        })
+    thread.spawn(run).map_err(|source| OpenError::Io {
+        action: "start a thread".into(),
+        source,
+    })
+}
+
+struct StopOnDrop<'a>(&'a Pool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }

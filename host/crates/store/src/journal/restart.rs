@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crc32fast::Hasher;
 
 use super::layout::{self, FIRST_FRAME, FrameHeader, Joins, SegmentHeader};
-use super::pool::{Draft, Fill};
+use super::pool::Draft;
 use super::recovery::remove_strays;
 use super::scan::{Found, failed};
 use super::segment::{DIR, SegmentFile, path};
@@ -144,10 +144,10 @@ impl Copy<'_> {
             io.rename(&path(number), &name)?;
             return Draft::reuse(io, (name, segment), bytes);
         }
-        match Draft::create(io, self.next_number, bytes, Fill::Allocate) {
+        match Draft::create(io, self.next_number, bytes) {
             Err(error) if error.kind() == ErrorKind::StorageFull => {
                 let least = headed(self.left_bytes).min(bytes);
-                Draft::create(io, self.next_number, least, Fill::Allocate)
+                Draft::create(io, self.next_number, least)
             }
             other => other,
         }

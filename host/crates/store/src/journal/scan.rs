@@ -188,15 +188,11 @@ impl Found {
                         continue;
                     }
                 };
-                let starts = chunk.chunks(ALIGN).zip((offset..).step_by(ALIGN));
-                let starts: Vec<u64> = starts
-                    .filter(|(bytes, _)| bytes.starts_with(&FRAME_MAGIC))
-                    .map(|(_, start)| start)
-                    .collect();
+                let starts = magics(chunk);
                 for start in starts {
                     let at = Position {
                         segment: *number,
-                        offset: start as u32,
+                        offset: offset as u32 + start,
                     };
                     let header = frame_header(&mut probe, &self.seed, at);
                     if let Some(header) = header.transpose() {
@@ -216,6 +212,20 @@ impl Found {
             reason: reason.into(),
         }
     }
+}
+
+/// Where frames may begin in these bytes.
+fn magics(bytes: &[u8]) -> Vec<u32> {
+    let mut starts = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        // Nearly always the first comparison decides.
+        if bytes[at] == FRAME_MAGIC[0] && bytes[at..].starts_with(&FRAME_MAGIC) {
+            starts.push(at as u32);
+        }
+        at += ALIGN;
+    }
+    starts
 }
 
 /// A part of a segment in memory.
@@ -252,8 +262,9 @@ impl<'a> Window<'a> {
         let end = self.start + self.bytes.len() as u64;
         if offset < self.start || offset + len > end {
             let wanted = (self.file_bytes - offset).min(len.max(self.width));
-            self.bytes.clear();
-            self.bytes.resize(wanted as usize, 0);
+            if self.bytes.len() as u64 != wanted {
+                self.bytes = vec![0; wanted as usize];
+            }
             self.start = offset;
             if let Err(error) = self.file.read_at(offset, &mut self.bytes) {
                 self.bytes.clear();

@@ -47,9 +47,12 @@ pub(super) struct Sample {
 
 impl Sample {
     pub(super) fn payload(self) -> Vec<u8> {
+        let mut bytes = vec![0; self.len];
         let mut random = Random(self.number);
-        let bytes = std::iter::repeat_with(|| random.next_u64().to_le_bytes()).flatten();
-        bytes.take(self.len).collect()
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&random.next_u64().to_le_bytes()[..chunk.len()]);
+        }
+        bytes
     }
 
     pub(super) fn shards(self) -> Vec<ShardKey> {

@@ -9,7 +9,7 @@ use crc32fast::Hasher;
 use shardmill_core::ShardKey;
 
 use super::layout::{ALIGN, FIRST_FRAME, FrameHeader, frame_bytes, max_payload_bytes};
-use super::pool::{Fill, write_zeros};
+use super::pool::write_zeros;
 use super::segment::{SegmentFile, Shared, locked};
 use super::{AppendError, Place, Position};
 use crate::io::MAX_SLICES;
@@ -17,10 +17,6 @@ use crate::io::MAX_SLICES;
 /// Checksums of pieces from this length on are combined, shorter ones computed: combining takes
 /// about a microsecond whatever the length.
 const COMBINE_FROM_BYTES: usize = 8 << 10;
-
-/// When the groups of a segment were smaller than this on average, syncs cost more than bytes,
-/// and the next new segments are filled with zeros (see [`Fill`]).
-const SMALL_GROUP_BYTES: u32 = 128 << 10;
 
 /// What stands between a payload and the next frame.
 const PADDING: [u8; ALIGN] = [0; ALIGN];
@@ -69,8 +65,6 @@ pub struct Writer {
     pub(super) shared: Arc<Shared>,
     active: Arc<SegmentFile>,
     offset: u32,
-    /// Groups in the active segment.
-    groups: u32,
     /// Headers and padding of a group; kept for its memory.
     scratch: Vec<u8>,
     /// The thread that prepares segments.
@@ -88,7 +82,6 @@ impl Writer {
             shared,
             active,
             offset,
-            groups: 0,
             scratch: Vec::new(),
             helper,
         }
@@ -259,14 +252,9 @@ impl Writer {
     /// Everything was written: go on behind it.
     fn advance(&mut self, runs: Vec<Run>, places: Vec<Place>) -> Group {
         let bytes = runs.iter().map(|run| u64::from(run.end - run.start)).sum();
-        self.groups += 1;
         for run in runs {
             if !Arc::ptr_eq(&run.segment, &self.active) {
-                let small = self.offset / self.groups.max(1) < SMALL_GROUP_BYTES;
-                let fill = if small { Fill::Zeros } else { Fill::Allocate };
-                self.shared.pool.set_fill(fill);
                 locked(&self.shared.used).insert(&run.segment);
-                self.groups = 1;
                 self.active = run.segment;
             }
             self.offset = run.end;

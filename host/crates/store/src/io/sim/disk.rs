@@ -37,6 +37,8 @@ pub(super) struct Disk {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Faults {
     pub(super) write_budget: Option<u64>,
+    /// The budget ends with the first write that it refuses.
+    pub(super) budget_ends: bool,
     pub(super) failing_syncs: u32,
     pub(super) failing_reads: Option<(String, Range<u64>)>,
     pub(super) changes_left: Option<u64>,
@@ -101,10 +103,17 @@ fn page_of(bytes: &[u8], number: u64) -> Page {
     page
 }
 
+/// Makes bytes as long as this: `Vec::resize`, but quick in a build for tests.
+fn resize(bytes: &mut Vec<u8>, len: usize) {
+    bytes.truncate(len);
+    let missing = len - bytes.len();
+    bytes.extend_from_slice(&vec![0; missing]);
+}
+
 fn put_page(bytes: &mut Vec<u8>, number: u64, page: &Page) {
     let start = number as usize * PAGE_BYTES;
     if bytes.len() < start + PAGE_BYTES {
-        bytes.resize(start + PAGE_BYTES, 0);
+        resize(bytes, start + PAGE_BYTES);
     }
     bytes[start..start + PAGE_BYTES].copy_from_slice(&page[..]);
 }
@@ -147,7 +156,7 @@ impl Inode {
         }
         let mut lens = vec![self.disk.len() as u64];
         lens.extend(&self.unsynced_lens);
-        disk.resize(lens[len(lens.len())] as usize, 0);
+        resize(&mut disk, lens[len(lens.len())] as usize);
         let end = pages(0..disk.len() as u64).end;
         Self {
             cache: disk.clone(),
@@ -266,6 +275,9 @@ impl Disk {
         if let Some(budget) = &mut self.faults.write_budget {
             len = len.min(*budget);
             *budget -= len;
+            if len == 0 && self.faults.budget_ends {
+                self.faults.write_budget = None;
+            }
         }
         for number in pages(offset..offset + len) {
             if !self.take_page(inode, number) {
@@ -280,7 +292,7 @@ impl Disk {
         let (start, end) = (offset as usize, (offset + len) as usize);
         let inode = &mut self.inodes[inode];
         if inode.cache.len() < end {
-            inode.cache.resize(end, 0);
+            resize(&mut inode.cache, end);
             inode.unsynced_lens.push(end as u64);
         }
         inode.cache[start..end].copy_from_slice(&bytes[..end - start]);
@@ -303,7 +315,7 @@ impl Disk {
     pub(super) fn set_len(&mut self, inode: usize, len: u64) {
         let inode = &mut self.inodes[inode];
         let old = inode.len();
-        inode.cache.resize(len as usize, 0);
+        resize(&mut inode.cache, len as usize);
         inode.unsynced_lens.push(len);
         if len < old {
             // What was cut off reads as zeros if the file grows again.
@@ -328,7 +340,8 @@ impl Disk {
             return Err(io::Error::other("simulated sync failure"));
         }
         inode.unsynced_lens.clear();
-        inode.disk.resize(inode.cache.len(), 0);
+        let len = inode.cache.len();
+        resize(&mut inode.disk, len);
         Ok(())
     }
 

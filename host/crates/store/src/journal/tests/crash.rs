@@ -36,11 +36,13 @@ fn check(io: &SimIo, all: &[Sample], synced: usize) -> usize {
     kept
 }
 
-const SHAPES: [(&[usize], [&[usize]; 2]); 3] = [
+const SHAPES: [(&[usize], [&[usize]; 2]); 4] = [
     (&[300, 5_000], [&[2_000, 100, 7_000, 3_900], &[50, 9_000]]),
     (&[], [&[100, 100, 100, 100], &[100, 12_000]]),
     // The first group fills a segment, the second crosses into the next one and one more.
     (&[40_000], [&[9_000, 9_000], &[8_000, 30_000, 40_000]]),
+    // What is synced fills several segments.
+    (&[40_000, 40_000, 40_000, 10], [&[5_000, 3_000], &[9_000]]),
 ];
 
 #[test]

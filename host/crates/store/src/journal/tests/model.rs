@@ -79,7 +79,11 @@ impl Model {
             17 => bed = self.restart(bed.io.kill()),
             18 => {
                 // The disk is full somewhere in the middle of a write.
-                bed.io.fail_writes_after(Some(self.random.below(40_000)));
+                let bytes = self.random.below(40_000);
+                match self.random.below(2) {
+                    0 => bed.io.fail_writes_after(Some(bytes)),
+                    _ => bed.io.fail_one_write_after(bytes),
+                }
                 self.append(&mut bed);
                 bed.io.fail_writes_after(None);
                 if bed.syncer.sync().is_err() {
