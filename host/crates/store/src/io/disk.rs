@@ -20,13 +20,18 @@ pub struct DiskIo {
 }
 
 impl DiskIo {
-    /// The folder at `root`, made if absent.
+    /// The folder at `root`, made durably, with those above it, if absent.
     ///
     /// # Errors
     /// The disk's.
     pub fn new(root: impl Into<PathBuf>) -> io::Result<Self> {
-        let root = root.into();
+        let root = std::path::absolute(root.into())?;
+        let missing = root.ancestors().take_while(|folder| !folder.exists());
+        let missing: Vec<PathBuf> = missing.map(Path::to_owned).collect();
         fs::create_dir_all(&root)?;
+        for parent in missing.iter().filter_map(|folder| folder.parent()) {
+            fs::File::open(parent)?.sync_all()?;
+        }
         Ok(Self { root })
     }
 
@@ -47,10 +52,12 @@ impl Io for DiskIo {
 
     fn create_dir(&self, path: &str) -> io::Result<()> {
         match fs::create_dir(self.at(path)) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => fs::File::open(&self.root)?.sync_all(),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            // One that exists may have been made just before a crash.
+            _ => {}
         }
+        let parent = self.at(path).parent().map(Path::to_owned);
+        fs::File::open(parent.unwrap_or_else(|| self.root.clone()))?.sync_all()
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {

@@ -101,8 +101,10 @@ pub(super) fn open<E: Into<Box<dyn Error + Send + Sync>>>(
     log.segments
         .values()
         .for_each(|segment| used.insert(segment));
-    let active = log.segments.get(&log.end.segment).cloned();
-    let active = active.ok_or_else(|| OpenError::Options("no segment to write to".into()))?;
+    let active = log.segments.get(&log.end.segment).map(Arc::clone);
+    let active = active
+        .ok_or_else(|| io::ErrorKind::NotFound.into())
+        .map_err(failed("open", &*io, &path(log.end.segment)))?;
     let shared = Arc::new(Shared {
         io,
         store_id,
@@ -168,7 +170,10 @@ fn resume(found: Found, walk: Walk, options: JournalOptions) -> Result<Log, Open
     for (number, found) in found.segments {
         if number <= last {
             segments.insert(number, found.segment);
-        } else if number == next && found.segment.bytes == u64::from(options.segment_bytes) {
+            continue;
+        }
+        let whole = found.segment.bytes == u64::from(options.segment_bytes);
+        if number == next && whole && found.header.is_some() {
             pool.add_ready(found.segment);
             next += 1;
         } else {

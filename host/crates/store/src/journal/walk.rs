@@ -56,12 +56,12 @@ impl Found {
             while let Some(next) = self.joint(at) {
                 at = next;
             }
-            if self.end_mark == Some(at) {
-                return (at, Stop::Closed);
-            }
             let Some(found) = self.segments.get(&at.segment) else {
                 return (at, Stop::Missing);
             };
+            if self.end_mark == Some(at) && u64::from(at.offset) <= found.segment.bytes {
+                return (at, Stop::Closed);
+            }
             let mut window = Window::new(&found.segment);
             // A segment's frames in one go, so that the window is used again.
             loop {
@@ -101,11 +101,16 @@ impl Found {
     /// Tells the end of the log from damage.
     fn judge(&self, from: Position, end: Position, stop: Stop) -> Option<Corruption> {
         // Headers are durable before a segment has its name: no crash can have damaged one. That
-        // of the first segment does not matter once the log has left it.
+        // of the first segment does not matter once the log has left it, and after an orderly
+        // close those of the reserve do not.
         let left = (end.segment > from.segment).then_some(from.segment);
+        let last = match stop {
+            Stop::Closed => end.segment,
+            _ => u64::MAX,
+        };
         let headless = self
             .segments
-            .iter()
+            .range(..=last)
             .find(|(number, found)| found.header.is_none() && Some(**number) != left);
         if let Some((number, _)) = headless {
             let at = Position {

@@ -202,3 +202,27 @@ fn a_failing_read_is_an_error_and_not_the_end_of_the_log() {
         "{error}"
     );
 }
+
+#[test]
+fn after_an_orderly_close_only_damage_that_matters_stops_a_start() {
+    let (bed, _, _) = rows();
+    let io = bed.io.clone();
+    let end = bed.close();
+    // A reserve segment has nothing to lose.
+    let reserve = io.kill();
+    reserve.flip(&segment::path(end.segment + 1), 20, 1);
+    Bed::open(&reserve, end, &[]);
+    for break_it in [
+        |io: &SimIo, file: &str| io.remove(file),
+        |io: &SimIo, file: &str| io.open(file)?.set_len(5_000),
+        |io: &SimIo, file: &str| {
+            io.flip(file, 20, 1);
+            Ok(())
+        },
+    ] {
+        let io = io.kill();
+        break_it(&io, &segment::path(end.segment)).expect("broken");
+        let error = Bed::try_open(&io, end).map(|_| ()).expect_err("damage");
+        assert!(matches!(error, OpenError::Corrupt(_)), "{error}");
+    }
+}
