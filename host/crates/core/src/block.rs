@@ -56,9 +56,23 @@ impl Records {
 
     /// Adds a record that a handler emitted, after `hops` emissions, at most [`MAX_HOPS`].
     pub fn push_emitted(&mut self, key: &str, hops: u8, data: &[u8]) {
-        self.push(key, None, data);
+        self.push_parts(Parts {
+            key,
+            explicit: None,
+            hops,
+            data,
+        });
+    }
+
+    /// Adds a record as it was taken from other records: its explicit hash key and its hops, at
+    /// most [`MAX_HOPS`], stay.
+    pub fn push_parts(&mut self, parts: Parts<'_>) {
+        self.push(parts.key, parts.explicit, parts.data);
         let at = self.index.len() - 2;
-        let flags = u16::from(hops.min(MAX_HOPS)) << HOPS_SHIFT;
+        let mut flags = u16::from(parts.hops.min(MAX_HOPS)) << HOPS_SHIFT;
+        if parts.explicit.is_some() {
+            flags |= HAS_EXPLICIT_HASH;
+        }
         self.index[at..].copy_from_slice(&flags.to_le_bytes());
     }
 

@@ -42,6 +42,7 @@ macro_rules! check {
             streams_are_made_changed_and_removed
             a_removed_streams_name_can_be_used_again
             records_follow_their_hash_key_through_a_split
+            emitted_records_over_two_shards_keep_their_hops
             a_stream_that_is_being_deleted_takes_no_records
             a_full_disk_refuses_growth_only
             a_transaction_that_fails_anywhere_leaves_nothing
@@ -748,6 +749,32 @@ pub(crate) async fn records_follow_their_hash_key_through_a_split(engine: &dyn E
     let refused = at.store.commit(closed).await;
     assert_eq!(refused, Err(CommitError::ShardClosed(at.shard(0))));
     assert_eq!(at.keys(0, 1).await.len(), 3, "the parent's records stay");
+}
+
+pub(crate) async fn emitted_records_over_two_shards_keep_their_hops(engine: &dyn Engine) {
+    let mut at = Fixture::new(engine, 2).await;
+    let mut records = Records::default();
+    for hops in 1..=16u8 {
+        records.push_emitted(&format!("after {hops}"), hops, b"data");
+    }
+    let tx = Tx {
+        appends: vec![at.append(Route::HashKey, records)],
+        ..Tx::default()
+    };
+    at.store.commit(tx).await.expect("an append");
+    for _ in 0..2 {
+        let mut found = 0;
+        for shard in [at.shard(0), at.shard(1)] {
+            let blocks = at.store.read(shard, 1, ALL).await.expect("a read");
+            assert!(!blocks.is_empty(), "both shards get records");
+            for record in blocks.iter().flat_map(Block::iter) {
+                assert_eq!(record.parts.key, format!("after {}", record.parts.hops));
+                found += 1;
+            }
+        }
+        assert_eq!(found, 16);
+        at.reopen(engine).await;
+    }
 }
 
 pub(crate) async fn a_stream_that_is_being_deleted_takes_no_records(engine: &dyn Engine) {

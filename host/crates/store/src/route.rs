@@ -134,7 +134,7 @@ impl Hashed {
             .collect();
         for (parts, group) in records.iter().zip(&order) {
             let (_, sorted) = &mut groups[*group as usize];
-            sorted.push(parts.key, parts.explicit, parts.data);
+            sorted.push_parts(parts);
         }
         let groups = groups.into_iter();
         let groups = groups.map(|(shard, records)| (shard, records.into()));
@@ -163,7 +163,7 @@ impl Hashed {
         let mut records = Records::default();
         for group in &self.order {
             if let Some(parts) = groups[*group as usize].next() {
-                records.push(parts.key, parts.explicit, parts.data);
+                records.push_parts(parts);
             }
         }
         Self::new(records, stream)
@@ -218,5 +218,32 @@ fn stream_bytes(change: &StreamChange) -> usize {
             1024 + 256 * stream.shards.len() + tags
         }
         StreamChange::Remove(_) => BYTES_PER_ITEM,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shardmill_core::HashKey;
+
+    use super::*;
+    use crate::test_support::stream_of;
+
+    #[test]
+    fn records_keep_hops_and_explicit_keys_when_they_are_sorted_and_sorted_again() {
+        let mut records = Records::default();
+        for n in 0..40u8 {
+            records.push_emitted(&format!("key {n}"), 1 + n % 16, &[n]);
+        }
+        records.push("explicit", Some(HashKey(u128::MAX)), b"put");
+        let sorted = Hashed::new(records.clone(), &stream_of("s", 2)).expect("two shards");
+        assert_eq!(sorted.groups.len(), 2);
+        for (_, packed) in &sorted.groups {
+            for parts in packed.records.iter() {
+                assert!(records.iter().any(|before| before == parts), "{parts:?}");
+            }
+        }
+        let again = sorted.again(&stream_of("s", 1)).expect("one shard");
+        assert_eq!(again.groups.len(), 1);
+        assert_eq!(again.groups[0].1.records, records);
     }
 }
