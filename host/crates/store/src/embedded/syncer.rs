@@ -17,7 +17,7 @@ pub(super) fn run(shared: &Shared, mut syncer: Syncer, groups: Receiver<InFlight
     for group in groups {
         let outcome = match group.frame {
             Some(frame) => make_durable(shared, &mut syncer, frame),
-            None => Ok(()),
+            None => still_works(shared),
         };
         for (reply, answer, room) in group.answers {
             let answer = match &outcome {
@@ -32,14 +32,21 @@ pub(super) fn run(shared: &Shared, mut syncer: Syncer, groups: Receiver<InFlight
     syncer
 }
 
+/// Whether what was written before is durable: a repeated number's first may be part of a group
+/// whose sync failed.
+fn still_works(shared: &Shared) -> Result<(), CommitError> {
+    if shared.has_failed() {
+        return Err(CommitError::Unknown("the store has failed".into()));
+    }
+    Ok(())
+}
+
 fn make_durable(
     shared: &Shared,
     syncer: &mut Syncer,
     frame: WrittenFrame,
 ) -> Result<(), CommitError> {
-    if shared.has_failed() {
-        return Err(CommitError::Unknown("the store has failed".into()));
-    }
+    still_works(shared)?;
     let records = frame.blocks.iter().map(NewBlock::count).sum();
     let blocks = to_blocks(frame.blocks);
     match syncer.sync() {

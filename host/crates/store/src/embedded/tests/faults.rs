@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::journal::SegmentInfo;
-use crate::tx::{Trim, Urgency};
+use crate::tx::{ProducerMark, Trim, Urgency};
 
 /// A store with records of 4 KB, positions 1 to `count`, in the tables and closed.
 async fn filled(io: &SimIo, count: u64) -> StreamId {
@@ -133,6 +133,65 @@ async fn a_failed_sync_ends_the_store_and_acknowledges_nothing() {
         assert!((10..=11).contains(&found.len()), "{found:?}");
         store.commit(put(99)).await.expect("a restart helps");
     }
+}
+
+#[tokio::test]
+async fn a_repeated_number_is_not_acknowledged_when_the_sync_of_its_first_failed() {
+    let io = SimIo::new();
+    let stream = filled(&io, 1).await;
+    let small = Options {
+        group_bytes: 1,
+        ..options()
+    };
+    let store = try_open(&io, small).expect("the store opens");
+    // The threads' work by hand: both are decided before the first is synced.
+    let threads = store.take_threads().expect("the threads");
+    store.queue.close();
+    let writer = threads.writer.join().expect("the writer");
+    let syncer = threads.syncer.join().expect("the syncer");
+    let queue = Arc::new(Queue::new(1 << 20));
+    let mut outcomes = Vec::new();
+    for _ in 0..2 {
+        let tx = Tx {
+            appends: vec![large(stream, 0, "key")],
+            producer: Some(ProducerMark {
+                scope: Scope::default(),
+                id: "loader".into(),
+                number: 1,
+            }),
+            ..Tx::default()
+        };
+        let (reply, outcome) = oneshot::channel();
+        let request = Request {
+            prepared: store.submit(tx).expect("sorted records"),
+            reply,
+            room: queue.room(1).await.expect("room"),
+        };
+        assert!(queue.push(request));
+        outcomes.push(outcome);
+    }
+    queue.close();
+    let shared = &store.shared;
+    let (to_syncer, groups) = std::sync::mpsc::sync_channel(2);
+    let writing = writer::Writing::new(
+        Arc::clone(shared),
+        queue,
+        shared.catalog(),
+        TestClock::default().as_clock(),
+        to_syncer,
+    );
+    writing.run(writer);
+    io.fail_syncs(1);
+    syncer::run(shared, syncer, groups);
+    for outcome in outcomes {
+        let outcome = outcome.await.expect("an answer");
+        assert!(
+            matches!(outcome, Err(CommitError::Unknown(_))),
+            "{outcome:?}"
+        );
+    }
+    shared.stop_tabler(false);
+    threads.tabler.join().expect("the tables' thread");
 }
 
 #[tokio::test]
