@@ -99,6 +99,7 @@ pub struct Functions {
     loaded: Mutex<LoadedBy>,
     /// One deploy at a time: compiling is heavy, and the last one in line must win.
     deploying: tokio::sync::Mutex<()>,
+    loading: tokio::sync::Mutex<()>,
     changes: watch::Sender<u64>,
 }
 
@@ -111,6 +112,7 @@ impl Functions {
             clock,
             loaded: Mutex::default(),
             deploying: tokio::sync::Mutex::default(),
+            loading: tokio::sync::Mutex::default(),
             changes: watch::Sender::new(0),
         }
     }
@@ -193,6 +195,11 @@ impl Functions {
         if let Some(loaded) = self.loaded().get(&id) {
             return Ok(Arc::clone(loaded));
         }
+        // One load at a time: a hundred pollers that start together need one compilation.
+        let _loading = self.loading.lock().await;
+        if let Some(loaded) = self.loaded().get(&id) {
+            return Ok(Arc::clone(loaded));
+        }
         let function = self.describe(scope, name)?;
         let blob = self
             .store
@@ -206,7 +213,9 @@ impl Functions {
             module,
             environment,
         });
-        // A deploy that finished meanwhile has put a newer version here, which stays.
+        // A deploy that finished meanwhile has put a newer version here, which stays; what was
+        // deleted meanwhile stays so.
+        self.describe(scope, name)?;
         Ok(Arc::clone(self.loaded().entry(id).or_insert(loaded)))
     }
 

@@ -34,7 +34,7 @@ const RECORD_AGE_SECONDS: RangeInclusive<i64> = 60..=604_800;
 /// Standard output and error kept of an invocation, at most.
 const MAX_OUTPUT_KIB: i64 = 1024;
 /// Effects of a batch and packed bytes of a batch, at most.
-const MAX_BATCH_MIB: i64 = 64;
+const MAX_BATCH_MIB: i64 = 32;
 /// Effects of a batch, at most: items.
 const MAX_EFFECTS: i64 = 1_000_000;
 /// All environment variables of a function. Lambda quotas, "Environment variables".

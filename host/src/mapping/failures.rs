@@ -182,7 +182,10 @@ impl Failures {
             .scan(&Key::new(Table::Failure, scope), None, usize::MAX)?;
         let mut entries = Vec::new();
         for (_, value) in stored.iter().rev() {
-            let entry = parse(&value.value)?;
+            let Ok(entry) = parse(&value.value) else {
+                tracing::error!("an entry of the failure store is damaged and left out");
+                continue;
+            };
             let wanted = |filter: &Option<String>, values: &[&String]| {
                 filter.as_ref().is_none_or(|f| values.contains(&f))
             };

@@ -1,5 +1,6 @@
 //! Notes which batch a poller has in flight, so that one that takes the whole process down is
-//! noticed: a batch that was in flight in three process deaths is given up.
+//! noticed: a batch that was in flight in two process deaths is halved, a single record that was in
+//! flight in three is given up.
 //!
 //! A file per mapping and shard, 16 bytes, rewritten in place and never synced: it must outlive
 //! the process, not the machine.
@@ -15,8 +16,11 @@ use std::path::Path;
 use shardmill_core::ShardKey;
 use shardmill_core::mapping::Position;
 
-/// Process deaths after which a batch is not run again.
+/// Process deaths after which a batch of one record is not run again.
 pub(super) const MAX_DEATHS: u32 = 3;
+
+/// Process deaths after which a larger batch is halved, and halved again with each further one.
+pub(super) const DEATHS_BEFORE_SPLIT: u32 = 2;
 
 /// The note of one poller. Without a folder nothing is noted.
 pub(super) struct InFlight {
@@ -79,6 +83,17 @@ impl InFlight {
             running: true,
         });
         deaths
+    }
+
+    /// Notes that the batch was halved: its first half begins where it began, and is halved
+    /// again when the process dies once more.
+    pub(super) fn split(&mut self) {
+        let deaths = DEATHS_BEFORE_SPLIT - 1;
+        self.write(Note {
+            deaths,
+            running: false,
+            ..self.found
+        });
     }
 
     /// Notes that the batch has ended, however.

@@ -8,12 +8,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use shardmill_core::effects::Effects;
 use shardmill_core::event::{EMPTY_EVENT_BYTES, EventSource};
 use shardmill_core::limits::MAX_EVENT_BYTES;
 use shardmill_core::mapping::{
-    Attempted, Cursor, Judgement, Next, OnExhausted, Part, Position, Reason, Span, after, backoff,
-    expired_len, judge,
+    Attempted, Cursor, Judgement, Next, OnExhausted, Part, Paused, Position, Reason, Span, after,
+    backoff, expired_len, judge,
 };
+use shardmill_core::outcome::{Cause, Failure};
 use shardmill_core::sandbox::{Input, Invocation, Report};
 use shardmill_core::{Batch, BatchContext, ShardId, ShardKey, UnixMillis};
 use shardmill_store::{CommitError, ReadError};
@@ -21,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::commit::{Attempt, FunctionGuard, GivenUp, StoredState, Turn, refused_emit};
-use super::in_flight::{InFlight, MAX_DEATHS};
+use super::in_flight::{DEATHS_BEFORE_SPLIT, InFlight, MAX_DEATHS};
 use super::metrics::MappingMetrics;
 use super::resource::{Inner, Mapping, cursor_key};
 use super::source::{Bounds, Gathered, Source};
@@ -29,6 +31,9 @@ use crate::functions::{FunctionError, Loaded};
 
 /// Conflicts after which a batch runs alone among the batches of its function.
 const CONFLICTS_BEFORE_LOCK: u32 = 3;
+
+/// How often the disk's free space is asked for.
+const FULL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Wait after an error of the store or a missing function, before looking again.
 const TROUBLE_WAIT: Duration = Duration::from_secs(1);
@@ -90,6 +95,8 @@ pub(super) struct Poller {
     revision: u64,
     free_since: UnixMillis,
     in_flight: InFlight,
+    full: bool,
+    full_checked: UnixMillis,
     throttles: u32,
     conflicts: u32,
 }
@@ -123,6 +130,8 @@ impl Poller {
             cursor: Cursor::starting_at(Position::of(1)),
             revision: 0,
             in_flight: InFlight::open(inner.notes.as_deref(), &mapping.id, source.shard),
+            full: false,
+            full_checked: UnixMillis(0),
             throttles: 0,
             conflicts: 0,
             inner,
@@ -136,24 +145,33 @@ impl Poller {
     pub(super) async fn run(mut self) -> End {
         let key = cursor_key(&self.mapping, self.source.shard.shard);
         match self.inner.store.get(&key) {
-            Ok(Some(stored)) => match serde_json::from_slice(&stored.value) {
-                Ok(cursor) => (self.cursor, self.revision) = (cursor, stored.revision),
-                Err(error) => {
-                    return self
-                        .stand_still(&format!("its checkpoint is damaged: {error}"))
-                        .await;
+            Ok(Some(stored)) => {
+                self.revision = stored.revision;
+                match serde_json::from_slice(&stored.value) {
+                    Ok(cursor) => self.cursor = cursor,
+                    Err(error) => {
+                        let reason = format!("its checkpoint is damaged: {error}");
+                        return self.stand_still(&reason).await;
+                    }
                 }
-            },
+            }
             // The mapping was deleted meanwhile.
             Ok(None) => return End::Stopped,
             Err(error) => {
-                return self
-                    .stand_still(&format!("its checkpoint cannot be read: {error}"))
-                    .await;
+                self.report(&Trouble::Read(error));
+                self.wait(TROUBLE_WAIT).await;
+                return End::Fenced;
             }
         }
-        if let Some(reason) = self.cursor.paused.clone() {
-            return self.stand_still(&reason).await;
+        if let Some(paused) = self.cursor.paused.clone() {
+            if self
+                .version()
+                .is_none_or(|version| version == paused.version)
+            {
+                return self.stand_still(&paused.reason).await;
+            }
+            // A new version of the function: what the old one could not do is tried again.
+            self.cursor.resume();
         }
         let mut work = None;
         loop {
@@ -188,9 +206,6 @@ impl Poller {
             .get(&self.mapping.scope, &self.mapping.function)
             .await;
         let loaded = loaded.map_err(Trouble::Function)?;
-        if self.inner.store.stats().full {
-            return Err(Trouble::Full);
-        }
         let json = self.event_source(&loaded);
         let work = match kept.take() {
             Some(work) => work,
@@ -199,13 +214,33 @@ impl Poller {
                 Err(end) => return Ok(Turned::Ended(end)),
             },
         };
+        // The wait may have been long: the batch runs on the version of now.
+        let (scope, name) = (&self.mapping.scope, &self.mapping.function);
+        let before = loaded.carrier();
+        let loaded = self
+            .inner
+            .functions
+            .get(scope, name)
+            .await
+            .map_err(Trouble::Function)?;
+        if loaded.carrier().takes_json() != before.takes_json() {
+            return Ok(Turned::On);
+        }
+        if self.is_full() {
+            return Err(Trouble::Full);
+        }
         if let Some(turned) = self
             .give_up_undeliverable(&work, &loaded, json.as_ref())
             .await?
         {
             return Ok(turned);
         }
-        if self.in_flight.begin(work.part.span.from) >= MAX_DEATHS {
+        let deaths = self.in_flight.begin(work.part.span.from);
+        if deaths >= DEATHS_BEFORE_SPLIT && work.batch.len() > 1 {
+            return self.split_suspect(&work, &loaded).await;
+        }
+        if deaths >= MAX_DEATHS {
+            self.in_flight.end();
             let given_up = GivenUp {
                 batch: work.batch.clone(),
                 reason: Reason::ProcessDied,
@@ -324,6 +359,36 @@ impl Poller {
             cause: None,
         };
         self.give_up(work, given_up, loaded).await.map(Some)
+    }
+
+    /// Halves a batch that was in flight in several process deaths, so that its records are not
+    /// lost with the one that is at fault, if one is.
+    async fn split_suspect(&mut self, work: &Work, loaded: &Loaded) -> Result<Turned, Trouble> {
+        self.in_flight.split();
+        let mut cursor = self.cursor.clone();
+        take_part(&mut cursor, &work.part);
+        let middle = boundary(work, work.batch.len() / 2);
+        let Span { from, to } = work.part.span;
+        let half = |from, to| Part {
+            span: Span { from, to },
+            attempts: 0,
+            invocations: 0,
+            not_before: UnixMillis(0),
+            request_id: new_request_id(),
+        };
+        cursor
+            .parts
+            .splice(0..0, [half(from, middle), half(middle, to)]);
+        let turn = Turn {
+            cursor,
+            given_up: None,
+            loaded,
+            attempt: None,
+            part: &work.part,
+            batch: &work.batch,
+            done: 0,
+        };
+        self.commit(turn).await
     }
 
     /// Gives up records at the head of a batch without an attempt.
@@ -448,7 +513,7 @@ impl Poller {
         };
         let outcome = attempt.report.outcome.clone();
         let effects = &attempt.report.effects;
-        let mut judgement = judge(outcome, effects, &work.batch, carrier, policy);
+        let mut judgement = judge(outcome, effects, &work.batch, policy);
         let mut next = after(&judgement, attempted, policy);
         let (store, scope) = (self.inner.store.as_ref(), &self.mapping.scope);
         if let Some(refused) = refused_emit(store, scope, effects, &work.batch, next.done) {
@@ -466,27 +531,63 @@ impl Poller {
         };
         self.metrics.set_last_result(result);
         let done = next.done;
-        attempt.report.effects = std::mem::take(&mut attempt.report.effects).below(done as u32);
-        let (cursor, given_up) = self.plan(&work, next, &judgement);
-        let loaded = Arc::clone(&attempt.loaded);
-        let turn = Turn {
-            cursor,
-            given_up,
-            loaded: &loaded,
-            attempt: Some(&attempt),
-            part: &work.part,
-            batch: &work.batch,
-            done,
-        };
-        let turned = self.commit(turn).await?;
+        if done < work.batch.len() {
+            let effects = std::mem::take(&mut attempt.report.effects);
+            attempt.report.effects = effects.below(done as u32);
+        }
+        let mut committed = self.commit_attempt(&work, &attempt, next, &judgement).await;
+        if let Err(Trouble::Commit(CommitError::TooLarge { size, allowed })) = committed {
+            // More effects than one transaction takes: a function error, without any of them.
+            let cause = Cause::EffectsExceeded {
+                asked: size,
+                allowed,
+                unit: "bytes".into(),
+            };
+            let judgement = Judgement::Failed(Failure {
+                cause,
+                record: None,
+            });
+            attempt.report.effects = Effects::default();
+            let next = after(&judgement, attempted, &self.mapping.policy);
+            committed = self.commit_attempt(&work, &attempt, next, &judgement).await;
+        }
+        let turned = committed?;
         if let Turned::Again = turned {
             *kept = Some(work);
         }
         Ok(turned)
     }
 
+    async fn commit_attempt(
+        &mut self,
+        work: &Work,
+        attempt: &Attempt,
+        next: Next,
+        judgement: &Judgement,
+    ) -> Result<Turned, Trouble> {
+        let done = next.done;
+        let version = attempt.loaded.function.version;
+        let (cursor, given_up) = self.plan(work, next, judgement, version);
+        let turn = Turn {
+            cursor,
+            given_up,
+            loaded: &attempt.loaded,
+            attempt: Some(attempt),
+            part: &work.part,
+            batch: &work.batch,
+            done,
+        };
+        self.commit(turn).await
+    }
+
     /// The cursor after this attempt, and what is given up.
-    fn plan(&self, work: &Work, next: Next, judgement: &Judgement) -> (Cursor, Option<GivenUp>) {
+    fn plan(
+        &self,
+        work: &Work,
+        next: Next,
+        judgement: &Judgement,
+        version: u64,
+    ) -> (Cursor, Option<GivenUp>) {
         let now = self.inner.clock.now();
         let mut cursor = self.cursor.clone();
         take_part(&mut cursor, &work.part);
@@ -510,7 +611,8 @@ impl Poller {
                     || "the handler keeps naming it as failed".into(),
                     |c| c.to_string(),
                 );
-                cursor.paused = Some(format!("attempts ended: {why}"));
+                let reason = format!("attempts ended: {why}");
+                cursor.paused = Some(Paused { reason, version });
                 parts.push(Part {
                     span: at,
                     ..work.part.clone()
@@ -568,7 +670,7 @@ impl Poller {
                 self.free_since = self.inner.clock.now();
                 counts.add_to(&self.metrics);
                 match paused {
-                    Some(reason) => Ok(Turned::Ended(self.stand_still(&reason).await)),
+                    Some(paused) => Ok(Turned::Ended(self.stand_still(&paused.reason).await)),
                     None => Ok(Turned::On),
                 }
             }
@@ -598,18 +700,49 @@ impl Poller {
         let key = cursor_key(&self.mapping, self.source.shard.shard);
         let mut changes = self.inner.changes.subscribe();
         let mut functions = self.inner.functions.watch();
+        let version = self.version();
         loop {
+            match self.inner.store.get(&key) {
+                Ok(Some(stored)) if stored.revision == self.revision => {}
+                Ok(_) => return End::Fenced,
+                Err(error) => {
+                    self.report(&Trouble::Read(error));
+                    self.wait(TROUBLE_WAIT).await;
+                    return End::Fenced;
+                }
+            }
+            if self.version() != version {
+                return End::Fenced;
+            }
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return End::Stopped,
                 changed = changes.changed() => if changed.is_err() { return End::Stopped },
                 changed = functions.changed() => if changed.is_err() { return End::Stopped },
             }
-            match self.inner.store.get(&key) {
-                Ok(Some(stored)) if stored.revision == self.revision => {}
-                _ => return End::Fenced,
-            }
         }
+    }
+
+    /// The function's version as it is stored.
+    fn version(&self) -> Option<u64> {
+        let Mapping {
+            scope, function, ..
+        } = self.mapping.as_ref();
+        self.inner
+            .functions
+            .describe(scope, function)
+            .ok()
+            .map(|f| f.version)
+    }
+
+    /// Whether the disk is nearly full; looked at once a second at the most.
+    fn is_full(&mut self) -> bool {
+        let now = self.inner.clock.now();
+        if now.since(self.full_checked) >= FULL_CHECK_INTERVAL {
+            self.full_checked = now;
+            self.full = self.inner.store.stats().full;
+        }
+        self.full
     }
 
     async fn wait(&self, span: Duration) {

@@ -186,6 +186,8 @@ pub(super) struct Inner {
     pub(super) clock: Clock,
     pub(super) changes: watch::Sender<u64>,
     pub(super) metrics: Mutex<HashMap<String, Arc<MappingMetrics>>>,
+    /// Held while a mapping is made or changed, so that what was looked up still holds.
+    pub(super) control: tokio::sync::Mutex<()>,
     /// How many pollers of a mapping are running.
     pub(super) running: Mutex<HashMap<String, usize>>,
     /// Where pollers note what they have in flight; nowhere without one.
@@ -222,6 +224,7 @@ impl Mappings {
                 clock,
                 changes: watch::Sender::new(0),
                 metrics: Mutex::default(),
+                control: tokio::sync::Mutex::default(),
                 running: Mutex::default(),
                 notes,
                 function_locks: Mutex::default(),
@@ -245,6 +248,7 @@ impl Mappings {
         scope: &Scope,
         request: CreateMapping,
     ) -> Result<Mapping, MappingError> {
+        let _control = self.inner.control.lock().await;
         check_policy(&request.policy)?;
         let inner = &self.inner;
         let stream = inner
@@ -340,6 +344,7 @@ impl Mappings {
         name: &str,
         change: UpdateMapping,
     ) -> Result<Mapping, MappingError> {
+        let _control = self.inner.control.lock().await;
         let mut mapping = self.get(scope, name)?;
         let mut expect = vec![Expect::Present(mapping_key(&mapping))];
         if let Some(policy) = change.policy {
@@ -375,6 +380,7 @@ impl Mappings {
     /// # Errors
     /// See [`MappingError`].
     pub async fn delete(&self, scope: &Scope, name: &str) -> Result<Mapping, MappingError> {
+        let _control = self.inner.control.lock().await;
         let mapping = self.get(scope, name)?;
         let mut writes = vec![(mapping_key(&mapping), Value::Delete)];
         let cursors = self
@@ -400,6 +406,7 @@ impl Mappings {
     /// # Errors
     /// See [`MappingError`].
     pub async fn resume(&self, scope: &Scope, name: &str) -> Result<usize, MappingError> {
+        let _control = self.inner.control.lock().await;
         let mapping = self.get(scope, name)?;
         let mut tx = Tx {
             urgency: Urgency::Housekeeping,
@@ -413,10 +420,7 @@ impl Mappings {
             let Ok(mut cursor) = serde_json::from_slice::<Cursor>(&stored.value) else {
                 continue;
             };
-            if cursor.paused.take().is_some() {
-                for part in &mut cursor.parts {
-                    (part.attempts, part.not_before) = (0, UnixMillis(0));
-                }
+            if cursor.resume() {
                 tx.expect
                     .push(Expect::Revision(key.clone(), Some(stored.revision)));
                 tx.writes.push((key, Value::Inline(to_json(&cursor))));
@@ -468,13 +472,19 @@ impl Mappings {
 }
 
 impl Inner {
-    /// Every mapping whose key begins with `prefix`.
+    /// Every mapping whose key begins with `prefix`. One that is damaged is reported and left
+    /// out: the others run.
     pub(super) fn stored(&self, prefix: &Key) -> Result<Vec<Mapping>, ReadError> {
         let all = self.store.scan(prefix, None, usize::MAX)?;
         let parse = |bytes: &[u8]| {
-            serde_json::from_slice(bytes).map_err(|e| ReadError::Damaged(format!("mapping: {e}")))
+            serde_json::from_slice(bytes)
+                .inspect_err(|error| tracing::error!(%error, "a mapping is damaged and left out"))
+                .ok()
         };
-        all.iter().map(|(_, stored)| parse(&stored.value)).collect()
+        Ok(all
+            .iter()
+            .filter_map(|(_, stored)| parse(&stored.value))
+            .collect())
     }
 
     pub(super) fn changed(&self) {
@@ -523,7 +533,7 @@ impl Inner {
             iterator_age_ms: age.as_millis() as u64,
             attempts: part.map_or(0, |p| p.attempts),
             not_before: part.map(|p| p.not_before),
-            paused: cursor.paused.clone(),
+            paused: cursor.paused.clone().map(|p| p.reason),
         })
     }
 }

@@ -86,7 +86,15 @@ impl Source {
                 Ready::Empty if closed && self.is_at_end(at).await? => {
                     return Ok(Gathered::Finished);
                 }
-                Ready::Empty => UnixMillis(u64::MAX),
+                Ready::Empty => match self.trimmed_from(from).await? {
+                    Some(lost) => {
+                        return Ok(Gathered::Records {
+                            batch,
+                            lost: Some(lost),
+                        });
+                    }
+                    None => UnixMillis(u64::MAX),
+                },
             };
             tokio::select! {
                 biased;
@@ -173,6 +181,13 @@ impl Source {
                 }
             }
         }
+    }
+
+    /// What was trimmed at the head of a shard that has no record behind it.
+    async fn trimmed_from(&self, from: Position) -> Result<Option<Span>, ReadError> {
+        let floor = self.store.seek(self.shard, Seek::TrimHorizon).await?;
+        let to = Position::of(floor);
+        Ok((from < to).then_some(Span { from, to }))
     }
 
     fn is_closed(&self) -> bool {

@@ -3,16 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use shardmill_core::mapping::{Cursor, Position};
 use shardmill_core::{ShardId, ShardKey, Stream};
-use shardmill_store::{Expect, Key, ReadError, Seek, Table, Tx, Value};
+use shardmill_store::{Expect, Key, ReadError, Seek, Table, Tx, Urgency, Value};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::poller::{End, Poller};
-use super::resource::{Inner, Mapping, cursor_key, shards_in_order};
+use super::resource::{Inner, Mapping, cursor_key, mapping_key, shards_in_order};
 use crate::functions::to_json;
+
+/// Wait before mappings that could not be read are read again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A mapping's id and a shard of its stream.
 type PollerId = (String, ShardId);
@@ -21,6 +25,16 @@ type PollerId = (String, ShardId);
 struct Running {
     mapping: Arc<Mapping>,
     stop: CancellationToken,
+}
+
+/// How far a shard is.
+enum Progress {
+    /// There is something to do, or will be.
+    Open,
+    /// Closed and read to its end.
+    Finished,
+    /// It has no cursor, and none could be made now.
+    Unknown,
 }
 
 struct Supervisor {
@@ -45,13 +59,15 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken, kill: Cancel
     while !stop.is_cancelled() {
         mappings.borrow_and_update();
         streams.borrow_and_update();
-        if let Err(error) = supervisor.reconcile().await {
+        let reconciled = supervisor.reconcile().await;
+        if let Err(error) = &reconciled {
             tracing::error!(%error, "mappings cannot be read; those that run go on");
         }
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
             Some(ended) = supervisor.tasks.join_next() => supervisor.ended(ended),
+            () = tokio::time::sleep(RETRY), if reconciled.is_err() => {}
             changed = mappings.changed() => if changed.is_err() { break },
             changed = streams.changed() => if changed.is_err() { break },
         }
@@ -117,64 +133,72 @@ impl Supervisor {
             if waits {
                 continue;
             }
-            if self.finished.contains(&id) || self.is_finished(mapping, stream, shard).await? {
-                done.insert(shard);
-                self.finished.insert(id);
-                continue;
+            let progress = match self.finished.contains(&id) {
+                true => Progress::Finished,
+                false => self.progress(mapping, stream, shard).await?,
+            };
+            match progress {
+                Progress::Finished => {
+                    done.insert(shard);
+                    self.finished.insert(id);
+                }
+                Progress::Open => startable.push(shard),
+                Progress::Unknown => {}
             }
-            startable.push(shard);
         }
         Ok(startable)
     }
 
-    async fn is_finished(
+    /// How far a shard is. One that appeared while the mapping ran is given a cursor at its
+    /// first record.
+    async fn progress(
         &self,
         mapping: &Mapping,
         stream: &Stream,
         shard: ShardId,
-    ) -> Result<bool, ReadError> {
+    ) -> Result<Progress, ReadError> {
         let key = cursor_key(mapping, shard);
         let Some(stored) = self.inner.store.get(&key)? else {
-            let writes = vec![(
-                key.clone(),
-                Value::Inline(to_json(&Cursor::starting_at(Position::of(1)))),
-            )];
-            let expect = vec![Expect::Revision(key, None)];
-            // A conflict: somebody else made it, which is as good.
-            if let Err(error) = self
-                .inner
-                .store
-                .commit(Tx {
-                    expect,
-                    writes,
-                    ..Tx::default()
-                })
-                .await
-            {
-                tracing::warn!(%error, mapping = mapping.name, %shard, "cannot make a checkpoint");
-            }
-            return Ok(false);
+            let cursor = Cursor::starting_at(Position::of(1));
+            let tx = Tx {
+                // A mapping that was deleted meanwhile must not come back.
+                expect: vec![
+                    Expect::Present(mapping_key(mapping)),
+                    Expect::Revision(key.clone(), None),
+                ],
+                writes: vec![(key, Value::Inline(to_json(&cursor)))],
+                urgency: Urgency::Housekeeping,
+                ..Tx::default()
+            };
+            return Ok(match self.inner.store.commit(tx).await {
+                Ok(_) => Progress::Open,
+                Err(error) => {
+                    tracing::warn!(%error, mapping = mapping.name, %shard, "no checkpoint was made");
+                    Progress::Unknown
+                }
+            });
         };
         let closed = stream
             .shard(shard)
             .is_some_and(|s| s.closed_seconds.is_some());
         if !closed {
-            return Ok(false);
+            return Ok(Progress::Open);
         }
-        let cursor: Cursor = serde_json::from_slice(&stored.value)
-            .map_err(|e| ReadError::Damaged(format!("cursor of {}: {e}", mapping.name)))?;
-        let end = self
-            .inner
-            .store
-            .seek(
-                ShardKey {
-                    stream: stream.id,
-                    shard,
-                },
-                Seek::Latest,
-            )
-            .await?;
-        Ok(cursor.low.record >= end && cursor.parts.is_empty())
+        let Ok(cursor) = serde_json::from_slice::<Cursor>(&stored.value) else {
+            // Its poller says so, and stands still.
+            return Ok(Progress::Open);
+        };
+        let key = ShardKey {
+            stream: stream.id,
+            shard,
+        };
+        let end = self.inner.store.seek(key, Seek::Latest).await?;
+        let finished = cursor.low.record >= end && cursor.parts.is_empty();
+        Ok(if finished {
+            Progress::Finished
+        } else {
+            Progress::Open
+        })
     }
 
     fn start(&mut self, id: PollerId, mapping: Arc<Mapping>) {

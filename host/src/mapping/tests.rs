@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use bytes::Bytes;
-use shardmill_core::effects::{CounterAdd, Effects, Emit, StateRead, StateWrite};
+use shardmill_core::effects::{CounterAdd, Effects, Emit, StateRead, StateWrite, Tag};
 use shardmill_core::mapping::{OnExhausted, Policy, Reason, StartingPosition};
 use shardmill_core::outcome::{Cause, Failure, Outcome};
 use shardmill_core::sandbox::{
@@ -142,7 +142,7 @@ impl Script {
             };
             if let Some(cause) = bad {
                 let effects = if record_mode {
-                    effects.below(at)
+                    folded(effects.below(at))
                 } else {
                     Effects::default()
                 };
@@ -163,6 +163,9 @@ impl Script {
                 },
             ));
         }
+        if record_mode {
+            effects = folded(effects);
+        }
         report(
             Outcome::Ok {
                 text: String::new(),
@@ -174,6 +177,34 @@ impl Script {
     fn invocations(&self) -> usize {
         self.seen.lock().unwrap().len()
     }
+}
+
+/// As the sandbox does in record mode: one entry per counter and value, tagged with the last
+/// record.
+fn folded(mut effects: Effects) -> Effects {
+    let mut counters: Vec<(Tag, CounterAdd)> = Vec::new();
+    for (tag, add) in effects.counters {
+        match counters.iter_mut().find(|(_, c)| c.name == add.name) {
+            Some(sum) => {
+                *sum = (
+                    tag,
+                    CounterAdd {
+                        amount: sum.1.amount + add.amount,
+                        ..add
+                    },
+                )
+            }
+            None => counters.push((tag, add)),
+        }
+    }
+    effects.counters = counters;
+    let mut state: Vec<(Tag, StateWrite)> = Vec::new();
+    for (tag, write) in effects.state {
+        state.retain(|(_, w)| (&w.key, &w.name) != (&write.key, &write.name));
+        state.push((tag, write));
+    }
+    effects.state = state;
+    effects
 }
 
 fn records_of(json: &[u8]) -> Vec<(String, String)> {
@@ -812,6 +843,64 @@ async fn children_of_a_split_wait_for_their_parent() {
         .rposition(|r| r == "ok last of the parent")
         .unwrap();
     assert!(parent < child, "{seen:?}");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_version_of_the_function_resumes_a_paused_shard() {
+    let mut world = World::new(RECORD, 1).await;
+    let pause = Policy {
+        on_exhausted: OnExhausted::Pause,
+        ..policy(10)
+    };
+    world.map(pause).await;
+    world.put_all(["trap"]).await;
+    world.start();
+    world
+        .until(async |w| w.view().await.state == MappingState::Paused)
+        .await;
+    assert_eq!(world.script.invocations(), 3);
+    let mut settings = FunctionSettings::default();
+    settings.environment.insert("MENDED".into(), "1".into());
+    let deployed = world
+        .functions
+        .deploy(&Scope::default(), "f", Bytes::new(), settings)
+        .await;
+    assert!(deployed.is_ok());
+    world.until(async |w| w.script.invocations() == 6).await;
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_were_trimmed_before_delivery_leave_one_entry() {
+    let mut world = World::new(RECORD, 1).await;
+    world.map(policy(10)).await;
+    world.put_all(["ok 1", "ok 2"]).await;
+    let stream = world
+        .store
+        .stream(&Scope::default(), &"in".parse().unwrap())
+        .unwrap();
+    let shard = shardmill_core::ShardKey {
+        stream: stream.id,
+        shard: stream.shards[0].id,
+    };
+    let trims = vec![shardmill_store::Trim { shard, before: 3 }];
+    world
+        .store
+        .commit(Tx {
+            trims,
+            ..Tx::default()
+        })
+        .await
+        .unwrap();
+    world.start();
+    world.drained().await;
+    let failures = world.failures();
+    assert_eq!(
+        (failures.len(), failures[0].reason, failures[0].records),
+        (1, Reason::Expired, 2)
+    );
+    assert_eq!(world.view().await.metrics.expired, 2);
     world.finish().await;
 }
 

@@ -19,7 +19,7 @@ mod response;
 
 pub use backoff::backoff;
 pub use batching::{Cut, Ready, cut, expired_len, ready};
-pub use cursor::{Cursor, Part, Position, Span};
+pub use cursor::{Cursor, Part, Paused, Position, Span};
 pub use next::{Attempted, Judgement, Next, Rest, after, judge};
 pub use policy::{OnExhausted, Policy, Reason, StartingPosition};
 pub use response::{ItemFailures, read_item_failures};

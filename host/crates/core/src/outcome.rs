@@ -136,6 +136,12 @@ impl Cause {
         matches!(self, Self::BadAnswer { .. } | Self::ResponseTooLarge { .. })
     }
 
+    /// Whether the host refused effects after the handler had ended: they cannot be told apart
+    /// by record any more.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::EffectsRefused { .. })
+    }
+
     /// A word for tables and metrics.
     pub fn name(&self) -> &'static str {
         match self {

@@ -202,6 +202,10 @@ impl EffectBuffer {
         if !self.may_act() {
             return Ok(Err(Code::NoRecord));
         }
+        // Lengths first: what is too long was not paid for, and must not be looked at.
+        if stream.len() > MAX_STREAM_NAME_BYTES || key.len() > 4 * MAX_PARTITION_KEY_CHARS {
+            return Ok(Err(Code::BadArgument));
+        }
         let (Ok(stream), Ok(key)) = (std::str::from_utf8(stream), std::str::from_utf8(key)) else {
             return Ok(Err(Code::BadArgument));
         };

@@ -60,6 +60,15 @@ pub struct Part {
     pub request_id: String,
 }
 
+/// Why a shard stands still.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// For people.
+    pub reason: String,
+    /// The function's version that could not go on: another one resumes the shard.
+    pub version: u64,
+}
+
 /// Progress of a mapping in a shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
@@ -71,8 +80,8 @@ pub struct Cursor {
     pub done: Vec<Span>,
     /// What waits for another attempt: in order, apart, at or above `low`, not done.
     pub parts: Vec<Part>,
-    /// Why the shard stands still, if it does.
-    pub paused: Option<String>,
+    /// Whether the shard stands still, and why.
+    pub paused: Option<Paused>,
 }
 
 impl Cursor {
@@ -85,6 +94,18 @@ impl Cursor {
             parts: Vec::new(),
             paused: None,
         }
+    }
+
+    /// Lets a paused shard go on: what was given up on is tried again from the start. Says
+    /// whether it was paused.
+    pub fn resume(&mut self) -> bool {
+        let was_paused = self.paused.take().is_some();
+        if was_paused {
+            for part in &mut self.parts {
+                (part.attempts, part.not_before) = (0, UnixMillis(0));
+            }
+        }
+        was_paused
     }
 
     /// Notes that `span` is done and moves the low mark as far as it goes. What was done before

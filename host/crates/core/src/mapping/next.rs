@@ -8,7 +8,6 @@ use crate::batch::Batch;
 use crate::effects::Effects;
 use crate::mapping::{ItemFailures, Policy, backoff, read_item_failures};
 use crate::outcome::{Cause, Failure, Outcome};
-use crate::sandbox::Carrier;
 
 /// An outcome as the rules see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,13 +24,7 @@ pub enum Judgement {
 
 /// Reads an outcome: a JSON response for its item failures, a partial answer for its lowest
 /// index and for effects that cannot be told apart.
-pub fn judge(
-    outcome: Outcome,
-    effects: &Effects,
-    batch: &Batch,
-    carrier: Carrier,
-    policy: &Policy,
-) -> Judgement {
+pub fn judge(outcome: Outcome, effects: &Effects, batch: &Batch, policy: &Policy) -> Judgement {
     let failed = |cause| {
         Judgement::Failed(Failure {
             cause,
@@ -53,7 +46,7 @@ pub fn judge(
     let Some(lowest) = records.into_iter().min() else {
         return Judgement::Success;
     };
-    if effects.has_untagged() && !carrier.takes_json() {
+    if effects.has_untagged() {
         return failed(Cause::BadAnswer {
             reason: "a partial answer, but an effect was made before `progress` named a record: \
                      it belongs to no record, so it can be neither kept nor dropped"
@@ -115,7 +108,15 @@ pub fn after(judgement: &Judgement, attempted: Attempted, policy: &Policy) -> Ne
         },
         Judgement::Partial(lowest) => after_partial(*lowest, attempted, policy),
         Judgement::Failed(failure) if attempted.record_mode && !failure.cause.breaks_contract() => {
-            after_record_failure(failure, attempted, policy)
+            match failure.record.map(|r| (r as usize).min(attempted.len - 1)) {
+                // The effects of the records before it were summed up with its own: run them apart.
+                Some(at) if failure.cause.is_refusal() && attempted.len > 1 => {
+                    split([0..at, at..at + 1, at + 1..attempted.len])
+                }
+                // Nobody had been reached: which record is too much shows when there are fewer.
+                None if attempted.len > 1 => split(halves(attempted.len)),
+                at => after_record_failure(at.unwrap_or(0), &failure.cause, attempted, policy),
+            }
         }
         Judgement::Failed(failure) => {
             let suspect = failure
@@ -129,10 +130,9 @@ pub fn after(judgement: &Judgement, attempted: Attempted, policy: &Policy) -> Ne
 
 /// The attempts belong to the record at fault. A limit that the whole batch shares counts
 /// against a record only when it was the first, so that a batch merely too long gets on.
-fn after_record_failure(failure: &Failure, attempted: Attempted, policy: &Policy) -> Next {
+fn after_record_failure(at: usize, cause: &Cause, attempted: Attempted, policy: &Policy) -> Next {
     let Attempted { len, attempts, .. } = attempted;
-    let at = failure.record.map_or(0, |r| r as usize).min(len - 1);
-    let attempts = match (at, failure.cause.is_shared_limit()) {
+    let attempts = match (at, cause.is_shared_limit()) {
         (0, _) => attempts + 1,
         (_, false) => 1,
         (_, true) => 0,
@@ -179,14 +179,10 @@ fn after_batch_failure(suspect: Option<usize>, attempted: Attempted, policy: &Po
     let Attempted { len, attempts, .. } = attempted;
     let attempts = attempts + 1;
     if policy.bisect_batch_on_function_error && len > 1 {
-        let cuts = match suspect {
+        return split(match suspect {
             Some(at) => [0..at, at..at + 1, at + 1..len],
-            None => [0..len / 2, len / 2..len, len..len],
-        };
-        return Next {
-            rest: cuts.into_iter().flat_map(fresh).collect(),
-            ..done_up_to(0)
-        };
+            None => halves(len),
+        });
     }
     if policy.is_exhausted(attempts) {
         return Next {
@@ -202,6 +198,18 @@ fn after_batch_failure(suspect: Option<usize>, attempted: Attempted, policy: &Po
     };
     Next {
         rest: vec![rest],
+        ..done_up_to(0)
+    }
+}
+
+fn halves(len: usize) -> [Range<usize>; 3] {
+    [0..len / 2, len / 2..len, len..len]
+}
+
+/// Nothing is done; every part is a new batch. Empty parts are left out.
+fn split(parts: [Range<usize>; 3]) -> Next {
+    Next {
+        rest: parts.into_iter().flat_map(fresh).collect(),
         ..done_up_to(0)
     }
 }
