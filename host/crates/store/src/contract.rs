@@ -36,6 +36,7 @@ macro_rules! check {
             counters_add_up_from_many_tasks
             names_beyond_the_limit_share_one_counter
             a_producers_number_is_done_once
+            a_producers_number_is_refused_for_other_records
             a_blob_comes_back_and_is_no_inline_value
             keys_are_scanned_in_order_page_by_page
             trimmed_records_are_not_read
@@ -472,6 +473,60 @@ pub(crate) async fn a_producers_number_is_done_once(engine: &dyn Engine) {
     assert!(one.repeated != two.repeated);
     assert_eq!(one.appended, two.appended);
     assert_eq!(count(&at).await, 30);
+}
+
+pub(crate) async fn a_producers_number_is_refused_for_other_records(engine: &dyn Engine) {
+    let mut at = Fixture::new(engine, 2).await;
+    let other = create(&*at.store, stream_of("other", 2)).await;
+    let other = other.expect("a second stream");
+    let put = |stream, route, keys: &[&str]| Tx {
+        appends: vec![Append {
+            stream,
+            route,
+            records: records(keys.iter().map(|k| (*k).to_owned())),
+        }],
+        producer: Some(ProducerMark {
+            scope: Scope::default(),
+            id: "loader".into(),
+            number: 1,
+        }),
+        ..Tx::default()
+    };
+    let same = |at: &Fixture| put(at.stream, Route::HashKey, &["a", "b"]);
+    let first = at.store.commit(same(&at)).await.expect("the first");
+    for _ in 0..2 {
+        for tx in [
+            put(other, Route::HashKey, &["a", "b"]),
+            put(at.stream, Route::Shard(ShardId(0)), &["a", "b"]),
+            put(at.stream, Route::HashKey, &["a", "c"]),
+            put(at.stream, Route::HashKey, &["a"]),
+        ] {
+            let refused = at.store.commit(tx).await.expect_err("other records");
+            let want = CommitError::ProducerReused {
+                id: "loader".into(),
+                number: 1,
+            };
+            assert_eq!(refused, want);
+            assert_eq!(
+                refused.to_string(),
+                "producer \"loader\" has used number 1 for other records: count on"
+            );
+        }
+        let again = at.store.commit(same(&at)).await.expect("the same");
+        assert!(again.repeated);
+        assert_eq!(again.appended, first.appended);
+        at.reopen(engine).await;
+    }
+    let next = Tx {
+        producer: Some(ProducerMark {
+            scope: Scope::default(),
+            id: "loader".into(),
+            number: 2,
+        }),
+        ..put(other, Route::HashKey, &["a", "b"])
+    };
+    let next = at.store.commit(next).await.expect("the next number");
+    assert!(!next.repeated);
 }
 
 pub(crate) async fn a_blob_comes_back_and_is_no_inline_value(engine: &dyn Engine) {

@@ -6,7 +6,7 @@
 //! - arrival never goes back in a shard, nor before the shard's creation;
 //! - revisions grow with every transaction;
 //! - a transaction that is refused changes nothing;
-//! - a producer's number is done once.
+//! - a producer's number is done once, and stands for the records it was first used for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use shardmill_core::{Scope, Shard, ShardKey, Stream, StreamId, StreamName, UnixMillis};
 
 use crate::catalog::{Catalog, Tail};
+use crate::receipt::Sent;
 use crate::resolved::{NewBlock, Resolved, StreamSet};
 use crate::route::{Packed, Prepared, PreparedAppend, Sorted};
 use crate::tx::{Appended, CommitError, Expect, ProducerMark, Receipt, StreamChange, Trim, Value};
@@ -51,12 +52,15 @@ pub(crate) fn decide(
     catalog: &Catalog,
     values: &dyn Values,
 ) -> Result<Decision, CommitError> {
-    let Prepared { tx, appends, .. } = prepared;
+    let Prepared {
+        tx, appends, sent, ..
+    } = prepared;
+    let producer = tx.producer.as_ref().zip(sent);
     if tx.epoch != EPOCH {
         return Err(CommitError::Fenced);
     }
-    if let Some(mark) = &tx.producer
-        && let Some(receipt) = seen_before(mark, values)?
+    if let Some((mark, sent)) = producer
+        && let Some(receipt) = seen_before(mark, sent, values)?
     {
         return Ok(Decision::Repeated(receipt));
     }
@@ -89,8 +93,8 @@ pub(crate) fn decide(
     for trim in tx.trims {
         turn.trim(trim);
     }
-    if let Some(mark) = &tx.producer {
-        let value = receipt::encode(mark.number, &turn.receipt);
+    if let Some((mark, sent)) = producer {
+        let value = receipt::encode(mark.number, sent, &turn.receipt);
         let put = (receipt::key(mark), Value::Inline(value));
         turn.resolved.puts.push(put);
     }
@@ -101,20 +105,28 @@ fn unreadable(error: ReadError) -> CommitError {
     CommitError::Unknown(format!("not done: {error}"))
 }
 
-fn seen_before(mark: &ProducerMark, values: &dyn Values) -> Result<Option<Receipt>, CommitError> {
+fn seen_before(
+    mark: &ProducerMark,
+    sent: Sent,
+    values: &dyn Values,
+) -> Result<Option<Receipt>, CommitError> {
     let key = receipt::key(mark);
     let Some(stored) = values.get(&key).map_err(unreadable)? else {
         return Ok(None);
     };
-    let (last, receipt) = receipt::decode(&stored.value, stored.revision)
+    let last = receipt::decode(&stored.value, stored.revision)
         .map_err(|e| unreadable(ReadError::Damaged(e.to_string())))?;
-    match mark.number.cmp(&last) {
+    match mark.number.cmp(&last.number) {
         std::cmp::Ordering::Greater => Ok(None),
-        std::cmp::Ordering::Equal => Ok(Some(receipt)),
+        std::cmp::Ordering::Equal if sent == last.sent => Ok(Some(last.receipt)),
+        std::cmp::Ordering::Equal => Err(CommitError::ProducerReused {
+            id: mark.id.clone(),
+            number: mark.number,
+        }),
         std::cmp::Ordering::Less => Err(CommitError::ProducerBehind {
             id: mark.id.clone(),
             number: mark.number,
-            last,
+            last: last.number,
         }),
     }
 }

@@ -1,22 +1,70 @@
-//! A producer's mark: its last number and the receipt that it was given, so that the same number
-//! gets the same answer again, after a restart too. The value of a key of `Table::Producer`:
+//! A producer's mark: its last number, a fingerprint of what it sent, and the receipt that it was
+//! given, so that the same number gets the same answer again, after a restart too, and is refused
+//! for other records. The value of a key of `Table::Producer`:
 //!
 //! ```text
-//! version u8 = 1 │ number │ appended: count, (shard, first, arrival)* │ created: count, id*
+//! version u8 = 2 │ number │ sent: count, crc u32
+//!                │ appended: count, (shard, first, arrival)* │ created: count, id*
 //! ```
-//! Integers are LEB128; `first` and `arrival` are differences, zigzag, to the entry before (of the
+//! Integers without a size are LEB128; `first` and `arrival` are differences, zigzag, to the entry before (of the
 //! same shard for `first`), so that a record of a batch takes three bytes.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use crc32fast::Hasher;
 use shardmill_core::{ShardId, StreamId, UnixMillis};
 
-use crate::tx::{Appended, ProducerMark, Receipt};
+use crate::tx::{Append, Appended, ProducerMark, Receipt, Route};
 use crate::wire::{Malformed, Reader, put_signed, put_varint};
 use crate::{Key, Table};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// A fingerprint of the appends that a producer sent. Where the store put the records is no part
+/// of it: a repeated request has the same one after a split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// How many records there are.
+    count: u64,
+    /// CRC-32 of the streams, routes, counts, indexes and blobs.
+    crc: u32,
+}
+
+impl Sent {
+    /// Of these appends.
+    pub(crate) fn of(appends: &[Append]) -> Self {
+        let mut count = 0;
+        let mut hasher = Hasher::new();
+        for append in appends {
+            let records = append.records.count() as u64;
+            count += records;
+            let (route, shard) = match append.route {
+                Route::HashKey => (0, 0),
+                Route::Shard(shard) => (1, shard.0),
+            };
+            hasher.update(&append.stream.0.to_le_bytes());
+            hasher.update(&[route]);
+            hasher.update(&shard.to_le_bytes());
+            hasher.update(&records.to_le_bytes());
+            hasher.update(append.records.index());
+            hasher.update(append.records.blob());
+        }
+        let crc = hasher.finalize();
+        Self { count, crc }
+    }
+}
+
+/// What is kept of a producer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// Its last number.
+    pub(crate) number: u64,
+    /// What it sent with it.
+    pub(crate) sent: Sent,
+    /// What it was answered.
+    pub(crate) receipt: Receipt,
+}
 
 /// Where a producer's mark is kept.
 pub(crate) fn key(mark: &ProducerMark) -> Key {
@@ -24,10 +72,12 @@ pub(crate) fn key(mark: &ProducerMark) -> Key {
 }
 
 /// The mark's value.
-pub(crate) fn encode(number: u64, receipt: &Receipt) -> Bytes {
-    let mut out = Vec::with_capacity(16 + 4 * receipt.appended.len());
+pub(crate) fn encode(number: u64, sent: Sent, receipt: &Receipt) -> Bytes {
+    let mut out = Vec::with_capacity(24 + 4 * receipt.appended.len());
     out.push(VERSION);
     put_varint(&mut out, number);
+    put_varint(&mut out, sent.count);
+    out.extend_from_slice(&sent.crc.to_le_bytes());
     put_varint(&mut out, receipt.appended.len() as u64);
     let mut last: HashMap<ShardId, u64> = HashMap::new();
     let mut arrival = 0u64;
@@ -45,16 +95,20 @@ pub(crate) fn encode(number: u64, receipt: &Receipt) -> Bytes {
     out.into()
 }
 
-/// The number, and the receipt of the transaction with this `revision`.
+/// The mark, its receipt being of the transaction with this `revision`.
 ///
 /// # Errors
 /// `Malformed`.
-pub(crate) fn decode(value: &[u8], revision: u64) -> Result<(u64, Receipt), Malformed> {
+pub(crate) fn decode(value: &[u8], revision: u64) -> Result<Mark, Malformed> {
     let mut reader = Reader(value);
     if reader.u8()? != VERSION {
         return Err(Malformed("unknown version of a producer's mark"));
     }
     let number = reader.varint()?;
+    let sent = Sent {
+        count: reader.varint()?,
+        crc: reader.u32()?,
+    };
     let count = reader.count(3)?;
     let mut appended = Vec::with_capacity(count);
     let mut last: HashMap<ShardId, u64> = HashMap::new();
@@ -82,7 +136,11 @@ pub(crate) fn decode(value: &[u8], revision: u64) -> Result<(u64, Receipt), Malf
         created,
         repeated: true,
     };
-    Ok((number, receipt))
+    Ok(Mark {
+        number,
+        sent,
+        receipt,
+    })
 }
 
 #[cfg(test)]
@@ -107,12 +165,20 @@ mod tests {
             created: vec![StreamId(4), StreamId(u64::MAX)],
             repeated: false,
         };
-        let value = encode(77, &receipt);
-        let want = Receipt {
-            repeated: true,
-            ..receipt
+        let sent = Sent {
+            count: 300,
+            crc: 0xdead_beef,
         };
-        assert_eq!(decode(&value, 9), Ok((77, want)));
+        let value = encode(77, sent, &receipt);
+        let want = Mark {
+            number: 77,
+            sent,
+            receipt: Receipt {
+                repeated: true,
+                ..receipt
+            },
+        };
+        assert_eq!(decode(&value, 9), Ok(want));
         for cut in 0..value.len() {
             assert!(decode(&value[..cut], 9).is_err());
         }

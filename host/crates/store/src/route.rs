@@ -6,6 +6,7 @@ use std::sync::Arc;
 use shardmill_core::block::INDEX_ENTRY_BYTES;
 use shardmill_core::{Records, ShardId, Stream, StreamId};
 
+use crate::receipt::Sent;
 use crate::resolved::Sums;
 use crate::tx::{Append, CommitError, Route, StreamChange, Tx, Value};
 
@@ -16,6 +17,8 @@ pub(crate) struct Prepared {
     pub(crate) tx: Tx,
     /// The appends, in order.
     pub(crate) appends: Vec<PreparedAppend>,
+    /// What its producer sent, if it has a producer's mark.
+    pub(crate) sent: Option<Sent>,
     /// Bytes that it takes in memory, and about as many on disk.
     pub(crate) bytes: u64,
 }
@@ -73,6 +76,7 @@ impl Prepared {
         stream: impl Fn(StreamId) -> Option<Arc<Stream>>,
     ) -> Result<Self, CommitError> {
         let bytes = size_of_tx(&tx);
+        let sent = tx.producer.as_ref().map(|_| Sent::of(&tx.appends));
         let mut appends = Vec::with_capacity(tx.appends.len());
         for Append {
             stream: id,
@@ -92,7 +96,12 @@ impl Prepared {
                 records,
             });
         }
-        Ok(Self { tx, appends, bytes })
+        Ok(Self {
+            tx,
+            appends,
+            sent,
+            bytes,
+        })
     }
 }
 

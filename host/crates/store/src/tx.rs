@@ -25,7 +25,7 @@ pub struct Tx {
     /// Whether the reserve may be used when the disk is nearly full.
     pub urgency: Urgency,
     /// The producer's number, when it asked for exactly once. A transaction with a number that
-    /// was seen is not done again: its first receipt is returned.
+    /// was seen is not done again: its first receipt is returned, if the appends are the same.
     pub producer: Option<ProducerMark>,
 }
 
@@ -189,6 +189,15 @@ pub enum CommitError {
         number: u64,
         /// Its last number.
         last: u64,
+    },
+    /// The producer's last number was used for other records: those of this transaction are not
+    /// stored.
+    #[error("producer {id:?} has used number {number} for other records: count on")]
+    ProducerReused {
+        /// The producer.
+        id: Box<str>,
+        /// Its number.
+        number: u64,
     },
     /// Larger than a segment takes.
     #[error("transaction of {size} bytes, {allowed} allowed")]

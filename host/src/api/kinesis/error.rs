@@ -158,9 +158,9 @@ impl From<CommitError> for Error {
         match error {
             // Every 5xx is tried again by the official clients.
             CommitError::Full { .. } => Self::Unavailable(text),
-            CommitError::ProducerBehind { .. } | CommitError::TooLarge { .. } => {
-                Self::InvalidArgument(text)
-            }
+            CommitError::ProducerBehind { .. }
+            | CommitError::ProducerReused { .. }
+            | CommitError::TooLarge { .. } => Self::InvalidArgument(text),
             CommitError::StreamExists(_) => Self::InUse(text),
             CommitError::NoSuchStream(_) => Self::NotFound(text),
             CommitError::Conflict(_)

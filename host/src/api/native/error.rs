@@ -109,7 +109,9 @@ impl From<CommitError> for Error {
             CommitError::TooLarge { .. } => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error)
             }
-            CommitError::ProducerBehind { .. } => Self::bad_request(error),
+            CommitError::ProducerBehind { .. } | CommitError::ProducerReused { .. } => {
+                Self::bad_request(error)
+            }
             CommitError::Fenced | CommitError::Unknown(_) => Self::internal(&error),
         }
     }
