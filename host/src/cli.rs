@@ -11,6 +11,7 @@ mod invoke;
 mod mappings;
 mod print;
 mod put;
+mod repair;
 mod serve;
 mod state;
 mod streams;
@@ -54,6 +55,8 @@ enum Command {
     State(state::Arguments),
     /// List, show and redrive records that were given up
     Failures(failures::Arguments),
+    /// Make a data folder usable again whose journal is damaged
+    Repair(repair::Arguments),
 }
 
 /// Which host, who is calling, and how to answer.
@@ -125,6 +128,7 @@ async fn run(command: Command, sandbox: NewSandbox) -> anyhow::Result<ExitCode> 
         Command::Mappings(arguments) => mappings::run(arguments).await?,
         Command::Counters(arguments) => counters::run(arguments).await?,
         Command::State(arguments) => state::run(arguments).await?,
+        Command::Repair(arguments) => repair::run(&arguments)?,
         Command::Failures(arguments) => return failures::run(arguments).await,
     }
     Ok(ExitCode::SUCCESS)

@@ -125,7 +125,10 @@ struct Opened {
 fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
     let now: shardmill_store::Clock = Arc::new(move || clock.now());
     if config.store == StoreKind::Memory {
-        return Ok(Opened { store: Arc::new(Memory::new(now)), failure: None });
+        return Ok(Opened {
+            store: Arc::new(Memory::new(now)),
+            failure: None,
+        });
     }
     let folder = &config.data_dir;
     let io = DiskIo::new(folder).with_context(|| format!("use {}", folder.display()))?;
@@ -137,8 +140,14 @@ fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
 
 /// Waits until the store fails for good, which one in memory never does.
 async fn store_failure(failure: &mut Option<watch::Receiver<Option<Arc<str>>>>) -> Arc<str> {
-    let Some(failure) = failure else { return std::future::pending().await };
-    match failure.wait_for(Option::is_some).await.map(|why| why.clone()) {
+    let Some(failure) = failure else {
+        return std::future::pending().await;
+    };
+    match failure
+        .wait_for(Option::is_some)
+        .await
+        .map(|why| why.clone())
+    {
         Ok(Some(why)) => why,
         Ok(None) | Err(_) => "its threads have ended".into(),
     }

@@ -158,3 +158,70 @@ async fn every_acknowledged_record_survives_kill_9_in_order() {
         acknowledged.len()
     );
 }
+
+#[tokio::test]
+async fn a_damaged_journal_is_refused_until_it_is_repaired() {
+    let mut host = Host::start();
+    let create = json!({"StreamName": STREAM, "ShardCount": 1});
+    host.kinesis("CreateStream", create).await.unwrap();
+    host.active(STREAM).await;
+    let put = async |host: &Host, text: &str| {
+        let data = base64_simd::STANDARD.encode_to_string(text);
+        let put = json!({"StreamName": STREAM, "PartitionKey": "k", "Data": data});
+        host.kinesis("PutRecord", put).await.unwrap();
+    };
+    for text in [
+        "before the damage",
+        "the damaged record",
+        "behind the damage",
+    ] {
+        put(&host, text).await;
+    }
+    host.kill();
+    let journal = host.folder().join("data/journal");
+    let mut damaged = 0;
+    for file in std::fs::read_dir(journal).unwrap() {
+        let path = file.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let needle = b"the damaged record";
+        if let Some(at) = bytes.windows(needle.len()).position(|w| w == needle) {
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            damaged += 1;
+        }
+    }
+    assert_eq!(damaged, 1);
+    let refused = host
+        .command()
+        .stderr(std::process::Stdio::piped())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains(".log") && said.contains("repair --accept-loss"),
+        "{said}"
+    );
+    let data = host.folder().join("data").display().to_string();
+    let unsure = host.cli(&["repair", "--data-dir", &data]).output().unwrap();
+    assert_eq!(unsure.status.code(), Some(1), "{unsure:?}");
+    let repaired = host
+        .cli(&["repair", "--data-dir", &data, "--accept-loss"])
+        .output()
+        .unwrap();
+    let report = String::from_utf8_lossy(&repaired.stdout).into_owned();
+    assert!(
+        repaired.status.success() && report.contains("lost"),
+        "{repaired:?}"
+    );
+    host.restart();
+    let texts = |all: HashMap<String, Vec<(String, String)>>| all.into_values().flatten().count();
+    assert_eq!(
+        texts(read_all(&host).await),
+        1,
+        "what was before the damage is there"
+    );
+    put(&host, "after the repair").await;
+    assert_eq!(texts(read_all(&host).await), 2);
+    host.terminate();
+}

@@ -267,7 +267,8 @@ fn show(entry: &Value) -> anyhow::Result<()> {
     let records = entry["payload"]
         .as_array()
         .map_or([].as_slice(), Vec::as_slice);
-    print::line(format!("\n{} records", text("records")))?;
+    let plural = if entry["records"] == 1 { "" } else { "s" };
+    print::line(format!("\n{} record{plural}", text("records")))?;
     for record in records {
         let data = record["data"].as_str().unwrap_or_default();
         let data = base64_simd::STANDARD

@@ -203,6 +203,22 @@ impl Embedded {
         }))
     }
 
+    /// Cuts the journal at the first damaged byte behind the tables' position, so that the store
+    /// opens again. What follows the damage is lost, and reported.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn repair(io: Arc<dyn Io>, options: Options) -> Result<journal::RepairReport, OpenError> {
+        let lock = FolderLock::take(&*io)?;
+        let (_, loaded) = Tables::open(&*io, options.table_cache_bytes)?;
+        Ok(journal::repair(
+            &io,
+            &lock,
+            options.journal(),
+            loaded.position,
+        )?)
+    }
+
     /// Says why, once the store has failed for good: every later commit is `Unknown`, and only
     /// another start of the process helps.
     pub fn failure(&self) -> watch::Receiver<Option<Arc<str>>> {
