@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use shardmill_core::Sandbox;
 use shardmill_store::io::DiskIo;
 use shardmill_store::{Embedded, Memory, Options, Store};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -31,6 +32,9 @@ pub type NewSandbox = fn() -> anyhow::Result<Arc<dyn Sandbox>>;
 
 /// How long requests and batches may take to finish when the host stops.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How long what was cut off may take to notice.
+const CUT_OFF: Duration = Duration::from_secs(1);
 
 /// Below the data folder: which batches are in flight, so that one that kills the process over
 /// and over is given up.
@@ -51,7 +55,7 @@ pub async fn run(
     let listener = listener.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("find out the port")?;
     let clock = Clock::system();
-    let Opened { store, mut failure } = open(&config, clock)?;
+    let Opened { store, failure } = open(&config, clock).await?;
     let sandbox = new_sandbox()?;
     let notes = (config.store == StoreKind::Embedded).then(|| config.data_dir.join(NOTES));
     let workloads = Workloads::new(Arc::clone(&store), sandbox, clock, notes);
@@ -88,67 +92,73 @@ pub async fn run(
     }
     ready(&format!("http://{address}"))?;
 
-    let failed = tokio::select! {
-        () = shutdown => None,
-        ended = tasks.join_next() => Some(format!("a part of the host ended by itself: {ended:?}")),
-        why = store_failure(&mut failure) => Some(format!(
-            "the store failed, so nothing can be acknowledged any more: {why}; \
-             what was acknowledged is safe: see to the disk, then start the host again"
+    let ended = tokio::select! {
+        () = shutdown => Ok(()),
+        why = failed(failure) => Err(anyhow!(
+            "the store failed and can acknowledge nothing any more: {why}: \
+             see to the disk, then start again: nothing that was acknowledged is lost"
         )),
+        ended = tasks.join_next() => Err(anyhow!("a part of the host ended by itself: {ended:?}")),
     };
-    tracing::info!("stopping: running batches finish, within {GRACE:?}");
     stop.cancel();
-    let finish = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(GRACE, finish).await.is_err() {
-        tracing::warn!(
-            "batches and requests still running after {GRACE:?} are cut off; they are repeated"
-        );
-        kill.cancel();
-        let finish = async { while tasks.join_next().await.is_some() {} };
-        // What does not end now is dropped with the set.
-        let _ = tokio::time::timeout(Duration::from_secs(1), finish).await;
+    if ended.is_ok() {
+        tracing::info!("stopping: running batches and requests finish, within {GRACE:?}");
+        if timeout(GRACE, all(&mut tasks)).await.is_err() {
+            tracing::warn!("what is still running after {GRACE:?} is cut off and repeated later");
+        }
     }
+    kill.cancel();
+    // What does not end on being cut off is dropped with the set.
+    let _ = timeout(CUT_OFF, all(&mut tasks)).await;
     tasks.shutdown().await;
-    store.close().await;
-    match failed {
-        None => Ok(()),
-        Some(why) => bail!(why),
+    if ended.is_ok() {
+        store.close().await;
     }
+    ended
 }
 
-/// A store, and how it says that it can go on no longer.
+/// Waits until all tasks have ended. Cancel-safe.
+async fn all(tasks: &mut JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
+}
+
+/// An open store, and how it says that it has failed for good.
 struct Opened {
     store: Arc<dyn Store>,
     failure: Option<watch::Receiver<Option<Arc<str>>>>,
 }
 
-fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
+async fn open(config: &Config, clock: Clock) -> anyhow::Result<Opened> {
     let now: shardmill_store::Clock = Arc::new(move || clock.now());
     if config.store == StoreKind::Memory {
+        tracing::warn!("records are kept in memory only: they are gone with the process");
+        let store = Arc::new(Memory::new(now));
         return Ok(Opened {
-            store: Arc::new(Memory::new(now)),
+            store,
             failure: None,
         });
     }
-    let folder = &config.data_dir;
-    let io = DiskIo::new(folder).with_context(|| format!("use {}", folder.display()))?;
-    let store = Embedded::open(Arc::new(io), Options::default(), now)
-        .with_context(|| format!("open the store in {}", folder.display()))?;
-    let failure = Some(store.failure());
-    Ok(Opened { store, failure })
+    let folder = config.data_dir.clone();
+    // Opening repeats what was not yet in the tables: disk work, not for this runtime's threads.
+    let opened = tokio::task::spawn_blocking(move || {
+        let io = DiskIo::new(&folder)?;
+        anyhow::Ok(Embedded::open(Arc::new(io), Options::default(), now)?)
+    });
+    let store = opened.await.context("open the store")?;
+    let store = store.with_context(|| format!("open the data in {}", config.data_dir.display()))?;
+    Ok(Opened {
+        failure: Some(store.failure()),
+        store,
+    })
 }
 
-/// Waits until the store fails for good, which one in memory never does.
-async fn store_failure(failure: &mut Option<watch::Receiver<Option<Arc<str>>>>) -> Arc<str> {
-    let Some(failure) = failure else {
+/// Why the store failed for good, when it does; one in memory never does.
+async fn failed(failure: Option<watch::Receiver<Option<Arc<str>>>>) -> Arc<str> {
+    let Some(mut failure) = failure else {
         return std::future::pending().await;
     };
-    match failure
-        .wait_for(Option::is_some)
-        .await
-        .map(|why| why.clone())
-    {
-        Ok(Some(why)) => why,
+    match failure.wait_for(Option::is_some).await.as_deref() {
+        Ok(Some(why)) => Arc::clone(why),
         Ok(None) | Err(_) => "its threads have ended".into(),
     }
 }

@@ -1,6 +1,11 @@
 //! The host as a process, over HTTP: a module per topic.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says where it stopped"
+)]
 
 mod access_log;
+mod cli;
 mod crash;
 mod host;
 mod poison;

@@ -8,6 +8,7 @@ mod summary;
 
 pub use summary::{Problem, Summary};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -75,32 +76,17 @@ impl Reconciler {
     }
 
     async fn stream(&self, spec: &StreamSpec) -> Result<Change, String> {
-        let Some(stream) = self.store.stream(&spec.scope, &spec.name) else {
-            let now = self.clock.now();
-            let stream = Stream {
-                id: StreamId(0),
-                scope: spec.scope.clone(),
-                name: spec.name.clone(),
-                created: now,
-                active_from: now,
-                deleted: None,
-                mode: StreamMode::Provisioned,
-                retention_hours: spec.retention_hours,
-                max_record_size_kib: Stream::DEFAULT_MAX_RECORD_SIZE_KIB,
-                tags: Default::default(),
-                shards: Stream::initial_shards(spec.shards, now),
-            };
-            self.change(StreamChange::Create(Box::new(stream))).await?;
-            return Ok(Change::Created);
+        let stream = match self.store.stream(&spec.scope, &spec.name) {
+            Some(stream) if stream.deleted.is_none() => stream,
+            // What is left of a namesake that was deleted goes in the same transaction.
+            old => {
+                let mut changes: Vec<_> = old.iter().map(|s| StreamChange::Remove(s.id)).collect();
+                changes.push(StreamChange::Create(Box::new(self.new_stream(spec))));
+                return self.change(changes).await.map(|()| Change::Created);
+            }
         };
-        if stream.deleted.is_some() {
-            return Err("it is being deleted: save the manifest again when it is gone".into());
-        }
-        let open = stream
-            .shards
-            .iter()
-            .filter(|s| s.closed_seconds.is_none())
-            .count();
+        let open = |s: &&shardmill_core::Shard| s.closed_seconds.is_none();
+        let open = stream.shards.iter().filter(open).count();
         if open != spec.shards as usize {
             tracing::warn!(
                 stream = %spec.name, has = open, manifest = spec.shards,
@@ -114,21 +100,36 @@ impl Reconciler {
             retention_hours: spec.retention_hours,
             ..Stream::clone(&stream)
         };
-        self.change(StreamChange::Update(Box::new(changed))).await?;
-        Ok(Change::Updated)
+        let change = StreamChange::Update(Box::new(changed));
+        self.change(vec![change]).await.map(|()| Change::Updated)
     }
 
-    async fn change(&self, change: StreamChange) -> Result<(), String> {
+    /// Active at once: there is nobody who would have to wait for it.
+    fn new_stream(&self, spec: &StreamSpec) -> Stream {
+        let now = self.clock.now();
+        Stream {
+            id: StreamId(0),
+            scope: spec.scope.clone(),
+            name: spec.name.clone(),
+            created: now,
+            active_from: now,
+            deleted: None,
+            mode: StreamMode::Provisioned,
+            retention_hours: spec.retention_hours,
+            max_record_size_kib: Stream::DEFAULT_MAX_RECORD_SIZE_KIB,
+            tags: BTreeMap::new(),
+            shards: Stream::initial_shards(spec.shards, now),
+        }
+    }
+
+    async fn change(&self, streams: Vec<StreamChange>) -> Result<(), String> {
         let tx = Tx {
-            streams: vec![change],
+            streams,
             urgency: Urgency::Housekeeping,
             ..Tx::default()
         };
-        self.store
-            .commit(tx)
-            .await
-            .map(drop)
-            .map_err(|e| e.to_string())
+        let committed = self.store.commit(tx).await;
+        committed.map(drop).map_err(|e| e.to_string())
     }
 
     async fn function(&self, spec: &FunctionSpec) -> Result<Change, String> {
@@ -243,7 +244,7 @@ impl Reconciler {
             if !manifest.prune {
                 after.streams.insert((scope.clone(), name.clone()));
                 summary.unnamed.push(item);
-            } else if let Err(error) = self.change(StreamChange::Remove(stream.id)).await {
+            } else if let Err(error) = self.change(vec![StreamChange::Remove(stream.id)]).await {
                 after.streams.insert((scope.clone(), name.clone()));
                 summary.not_removed(item, error);
             } else {

@@ -8,6 +8,7 @@ use shardmill_store::Seek;
 use super::error::Error;
 use super::request::Call;
 use super::{Answer, ok};
+use crate::api::kinesis::gone_from;
 
 #[derive(Serialize)]
 struct StreamView {
@@ -37,10 +38,11 @@ struct ShardView {
 /// All streams, without their shards.
 pub(super) async fn list(call: &Call<'_>) -> Result<Answer, Error> {
     let mut streams = Vec::new();
-    for stream in call.host.store.streams(Some(&call.scope)) {
+    let all = call.host.store.streams(Some(&call.scope));
+    for stream in all.iter().filter(|stream| is_there(call, stream)) {
         streams.push(StreamView {
             shards: None,
-            ..view(call, &stream).await?
+            ..view(call, stream).await?
         });
     }
     ok(&serde_json::json!({ "streams": streams }))
@@ -52,9 +54,16 @@ pub(super) async fn get(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
         .parse()
         .map_err(|e: shardmill_core::stream::BadStreamName| Error::bad_request(e))?;
     let stream = call.host.store.stream(&call.scope, &parsed);
+    let stream = stream.filter(|stream| is_there(call, stream));
     let missing = || Error::not_found(format!("stream {name:?} does not exist"));
     let stream = stream.ok_or_else(missing)?;
     ok(&view(call, &stream).await?)
+}
+
+/// Whether it is more than what the janitor has not cleared away yet.
+fn is_there(call: &Call<'_>, stream: &Stream) -> bool {
+    let takes = call.host.settings.stream_creation_time;
+    gone_from(stream, takes).is_none_or(|at| at > call.host.clock.now())
 }
 
 async fn view(call: &Call<'_>, stream: &Stream) -> Result<StreamView, Error> {
