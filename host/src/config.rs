@@ -34,7 +34,7 @@ pub enum StoreKind {
     /// The journal and its tables in the data folder
     #[default]
     Embedded,
-    /// Memory: nothing is kept; for benchmarks
+    /// Nothing but memory: records are gone with the process; for benchmarks
     Memory,
 }
 

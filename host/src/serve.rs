@@ -52,7 +52,10 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     // The port first: it is what fails when a host runs already.
     let listener = TcpListener::bind(config.listen).await;
-    let listener = listener.with_context(|| format!("listen on {}", config.listen))?;
+    let listener = listener.with_context(|| {
+        let address = config.listen;
+        format!("listen on {address} (--listen names another address; does a host run already?)")
+    })?;
     let address = listener.local_addr().context("find out the port")?;
     let clock = Clock::system();
     let Opened { store, failure } = open(&config, clock).await?;
