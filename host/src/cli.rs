@@ -1,5 +1,5 @@
-//! The command line: one file per command. All but `serve` are clients of a running host, over
-//! its HTTP interface; none looks at its files.
+//! The command line: one file per command. All but `serve` and `repair` are clients of a running
+//! host, over its HTTP interface, and do not look at its files.
 //!
 //! Exit codes: 0 done; 1 a mistake, or the host could not do it; 2 bad arguments.
 

@@ -135,7 +135,7 @@ fn a_line_without_a_key_stops_put_and_says_which() {
     assert_eq!(
         error(&put),
         (
-            "error: 1 records were put into s before it: standard input, line 3: no partition key \
+            "error: 1 record put into s, but not all: standard input, line 3: no partition key \
              (--key-default names one for such lines): not JSON: expected value at line 1 column 1"
                 .into(),
             1
@@ -374,7 +374,7 @@ async fn a_function_is_deployed_invoked_mapped_and_paused_by_hand() {
         "trap",
         "  at ",
         "invocations  3",
-        "1 records",
+        "1 record\n",
         "\n  panic\n",
     ] {
         assert!(shown.contains(text), "{text:?} in {shown}");

@@ -171,7 +171,8 @@ async fn redrive(client: &Client, ids: &[String], as_json: bool) -> anyhow::Resu
             answer["id"] = id.as_str().into();
             answers.push(answer);
         } else if done {
-            print::line(format!("{id}: {} records done", answer["records"]))?;
+            let records = answer["records"].as_u64().unwrap_or(0);
+            print::line(format!("{id}: {} done", print::count(records, "record")))?;
         } else {
             print::line(format!(
                 "{id}: failed again: {}",
@@ -267,8 +268,8 @@ fn show(entry: &Value) -> anyhow::Result<()> {
     let records = entry["payload"]
         .as_array()
         .map_or([].as_slice(), Vec::as_slice);
-    let plural = if entry["records"] == 1 { "" } else { "s" };
-    print::line(format!("\n{} record{plural}", text("records")))?;
+    let all = entry["records"].as_u64().unwrap_or(0);
+    print::line(format!("\n{}", print::count(all, "record")))?;
     for record in records {
         let data = record["data"].as_str().unwrap_or_default();
         let data = base64_simd::STANDARD
@@ -283,7 +284,6 @@ fn show(entry: &Value) -> anyhow::Result<()> {
         ))?;
         print::line(format!("  {}", print::data(&data, SHOWN_BYTES)))?;
     }
-    let all = entry["records"].as_u64().unwrap_or(0);
     match all.saturating_sub(records.len() as u64) {
         0 => Ok(()),
         _ if records.is_empty() => {

@@ -39,6 +39,12 @@ pub(super) fn done(json: bool, answer: &Value, text: &str) -> anyhow::Result<()>
     if json { line(answer) } else { line(text) }
 }
 
+/// So many of a thing: `1 record`, `2 records`.
+pub(super) fn count(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}
+
 /// A text of several lines on one.
 pub(super) fn one_line(text: &str) -> String {
     text.lines().map(str::trim).collect::<Vec<_>>().join(" ")

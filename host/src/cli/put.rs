@@ -114,8 +114,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         bar.finish_and_clear();
     }
     let (records, bytes) = (progress.records.load(Relaxed), progress.bytes.load(Relaxed));
-    let read =
-        read.with_context(|| format!("{records} records were put into {stream} before it"))?;
+    let count = print::count(records, "record");
+    let read = read.with_context(|| format!("{count} put into {stream}, but not all"))?;
     let seconds = started.elapsed().as_secs_f64();
     if connection.json {
         let retries = progress.retries.load(Relaxed);
@@ -127,7 +127,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let rate = records as f64 / seconds.max(0.001);
     let size = print::size(bytes);
     print::line(format!(
-        "{records} records ({size}) put into {stream} in {seconds:.1} s, {rate:.0} a second"
+        "{count} ({size}) put into {stream} in {seconds:.1} s, {rate:.0} a second"
     ))
 }
 

@@ -81,7 +81,10 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             print::done(
                 connection.json,
                 &json!({"name": name}),
-                &format!("stream {name} created with {shards} shards"),
+                &format!(
+                    "stream {name} created with {}",
+                    print::count(shards.into(), "shard")
+                ),
             )
         }
         Command::Delete { name } => {
