@@ -85,7 +85,7 @@ pub(crate) static OPERATIONS: &[Operation] = &[
         |call, input| Box::pin(create_stream::run(call, input)),
         "No limit on streams in CREATING. `WarmThroughputMiBps` and \
          `RecordDistributionStrategy: AUTO` are refused. Without `ShardCount` and mode the \
-         stream is on demand.",
+         stream is on demand: it has 4 shards, which do not split by load yet.",
     ),
     yes(
         "DeleteStream",
