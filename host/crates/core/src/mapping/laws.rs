@@ -340,3 +340,57 @@ fn done_ranges_never_take_progress_back() {
         );
     }
 }
+
+#[test]
+fn an_effect_of_no_record_makes_a_partial_answer_a_failure() {
+    use crate::batch::{Batch, Slice};
+    use crate::block::{Block, Placement, Records};
+    use crate::effects::{CounterAdd, Effects};
+    use crate::outcome::Outcome;
+
+    let mut records = Records::default();
+    records.push("k", None, b"one");
+    records.push("k", None, b"two");
+    let (index, blob) = records.into_parts();
+    let placement = Placement {
+        shard: crate::ShardId(0),
+        created_seconds: 1_700_000_000,
+        first: 1,
+        arrival: crate::UnixMillis(1_700_000_001_000),
+    };
+    let block = Block::new(placement, index.into(), blob.into()).expect("a block");
+    let second = block.sequence_number(2);
+    let batch = Batch::new([Slice {
+        block,
+        from: 0,
+        to: 2,
+    }]);
+    let add = |tag| Effects {
+        counters: vec![(
+            tag,
+            CounterAdd {
+                name: "n".into(),
+                amount: 1,
+            },
+        )],
+        ..Effects::default()
+    };
+    let mut policy = policy(2, false);
+    policy.report_batch_item_failures = true;
+    let response = format!(r#"{{"batchItemFailures":[{{"itemIdentifier":"{second}"}}]}}"#);
+    for (name, outcome) in [
+        (
+            "packed",
+            Outcome::Partial {
+                failed: vec![1],
+                text: String::new(),
+            },
+        ),
+        ("JSON", Outcome::Json { text: response }),
+    ] {
+        let judged = judge(outcome.clone(), &add(Some(0)), &batch, &policy);
+        assert_eq!(judged, Judgement::Partial(1), "{name}");
+        let judged = judge(outcome, &add(None), &batch, &policy);
+        assert!(matches!(judged, Judgement::Failed(_)), "{name}: {judged:?}");
+    }
+}
