@@ -13,6 +13,7 @@ use shardmill_sandbox::{SandboxConfig, WasmSandbox};
 use tokio::runtime::Runtime;
 
 use crate::cpu::{Cost, cost_of};
+use crate::memory_host::EFFECT_ITEMS;
 
 /// Attempts under way at a time: enough that the invoker's thread never sleeps.
 const IN_FLIGHT: usize = 4;
@@ -136,7 +137,7 @@ fn invocation(module: &Arc<dyn Module>, batch: &Batch) -> Invocation {
         input: Input::Records(batch.clone()),
         context: context(),
         limits: FunctionLimits {
-            effect_items: 1 << 20,
+            effect_items: EFFECT_ITEMS,
             ..FunctionLimits::default()
         },
         environment: Arc::default(),

@@ -1,14 +1,21 @@
 //! A handler's host in the same process that keeps effects by the sandbox's rules in record mode:
 //! counters are summed by name, the last write of a value wins, and what the current record did
-//! is kept apart until it is done. As fast as is natural, so that a comparison with the sandbox is
-//! one of sandboxes and not of hosts.
+//! is kept apart until it is done; names are checked, items and bytes are counted against limits, and
+//! what was read is listed for the commit to check. As fast as is natural, so that a comparison
+//! with the sandbox is one of sandboxes and not of hosts.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
 use shardmill_core::Batch;
-use shardmill_core::effects::{CounterAdd, StateWrite};
-use shardmill_guest::host::{ABSENT, DONE, Host, NO_CURRENT_RECORD};
+use shardmill_core::effects::{CounterAdd, StateRead, StateWrite};
+use shardmill_core::limits::{
+    DEFAULT_EFFECT_BYTES, MAX_COUNTER_NAME_BYTES, MAX_STATE_NAME_BYTES, MAX_STATE_VALUE_BYTES,
+};
+use shardmill_guest::host::{ABSENT, BAD_ARGUMENT, DONE, Host, NO_CURRENT_RECORD, UNKNOWN};
+
+/// As many as the sandbox is given for this comparison.
+pub(crate) const EFFECT_ITEMS: usize = 1 << 20;
 
 type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -19,11 +26,17 @@ pub(crate) struct Effects {
     pub(crate) counters: Vec<CounterAdd>,
     #[expect(dead_code, reason = "made, as the sandbox makes it, to be dropped")]
     pub(crate) state: Vec<StateWrite>,
+    #[expect(dead_code, reason = "made, as the sandbox makes it, to be dropped")]
+    pub(crate) reads: Vec<StateRead>,
 }
 
 /// One invocation's host.
 pub(crate) struct MemoryHost {
-    keys: Vec<Box<str>>,
+    /// The records' partition keys one behind the other, and where each ends.
+    keys: String,
+    ends: Vec<usize>,
+    items: usize,
+    bytes: usize,
     current: Option<u32>,
     names: FastMap<Box<str>, usize>,
     counters: Vec<Sum>,
@@ -44,12 +57,22 @@ struct Sum {
 struct Value {
     done: Option<Bytes>,
     pending: Option<Bytes>,
+    /// The first record that read it before it was written.
+    read: Option<u32>,
 }
 
 impl MemoryHost {
     pub(crate) fn new(batch: &Batch) -> Self {
+        let (mut keys, mut ends) = (String::new(), Vec::with_capacity(batch.len()));
+        for record in batch.iter() {
+            keys.push_str(record.parts.key);
+            ends.push(keys.len());
+        }
         Self {
-            keys: batch.iter().map(|r| r.parts.key.into()).collect(),
+            keys,
+            ends,
+            items: 0,
+            bytes: 0,
             current: None,
             names: FastMap::default(),
             counters: Vec::new(),
@@ -67,20 +90,31 @@ impl MemoryHost {
             name,
             amount: self.counters[at].done,
         });
-        let mut state = Vec::with_capacity(self.values.len());
+        let (mut state, mut reads) = (Vec::new(), Vec::new());
         for (key, names) in self.slots {
             for (name, at) in names {
-                let value = self.values[at].done.take();
-                state.push(StateWrite {
-                    key: key.clone(),
-                    name,
-                    value,
-                });
+                let value = &mut self.values[at];
+                if let Some(first_record) = value.read {
+                    reads.push(StateRead {
+                        key: key.clone(),
+                        name: name.clone(),
+                        revision: None,
+                        first_record,
+                    });
+                }
+                if let Some(done) = value.done.take() {
+                    state.push(StateWrite {
+                        key: key.clone(),
+                        name,
+                        value: Some(done),
+                    });
+                }
             }
         }
         Effects {
             counters: counters.collect(),
             state,
+            reads,
         }
     }
 
@@ -91,23 +125,36 @@ impl MemoryHost {
         }
         for at in self.written.drain(..) {
             let value = &mut self.values[at];
-            value.done = value.pending.take();
+            let pending = value.pending.take();
+            if let Some(old) = std::mem::replace(&mut value.done, pending) {
+                self.bytes -= old.len();
+            }
         }
     }
 
+    /// Counts what effects take; `false` when it is too much.
+    fn take(&mut self, bytes: usize, items: usize) -> bool {
+        self.bytes += bytes;
+        self.items += items;
+        self.bytes <= DEFAULT_EFFECT_BYTES && self.items <= EFFECT_ITEMS
+    }
+
     fn slot(&mut self, name: &str) -> Option<usize> {
-        let key = &self.keys[self.current? as usize];
-        if let Some(names) = self.slots.get_mut(&**key) {
+        let record = self.current? as usize;
+        let start = record.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let key = &self.keys[start..self.ends[record]];
+        let new = self.values.len();
+        let key_bytes = key.len();
+        if let Some(names) = self.slots.get_mut(key) {
             if let Some((_, at)) = names.iter().find(|(known, _)| **known == *name) {
                 return Some(*at);
             }
-            names.push((name.into(), self.values.len()));
+            names.push((name.into(), new));
         } else {
-            let names = vec![(name.into(), self.values.len())];
-            self.slots.insert(key.clone(), names);
+            self.slots.insert(key.into(), vec![(name.into(), new)]);
         }
         self.values.push(Value::default());
-        Some(self.values.len() - 1)
+        self.take(key_bytes + name.len(), 1).then_some(new)
     }
 }
 
@@ -119,39 +166,57 @@ impl Host for MemoryHost {
     }
 
     fn state_get(&mut self, name: &str, out: &mut [u8]) -> i64 {
-        let Some(slot) = self.slot(name) else {
+        if !(1..=MAX_STATE_NAME_BYTES).contains(&name.len()) {
+            return BAD_ARGUMENT.into();
+        }
+        let (Some(slot), Some(record)) = (self.slot(name), self.current) else {
             return NO_CURRENT_RECORD.into();
         };
-        let value = &self.values[slot];
-        let Some(value) = value.pending.as_ref().or(value.done.as_ref()) else {
+        let value = &mut self.values[slot];
+        let Some(bytes) = value.pending.as_ref().or(value.done.as_ref()) else {
+            value.read.get_or_insert(record);
             return ABSENT.into();
         };
-        if let Some(out) = out.get_mut(..value.len()) {
-            out.copy_from_slice(value);
+        if let Some(out) = out.get_mut(..bytes.len()) {
+            out.copy_from_slice(bytes);
         }
-        value.len() as i64
+        bytes.len() as i64
     }
 
     fn state_set(&mut self, name: &str, value: &[u8]) -> i32 {
+        let fits = value.len() <= MAX_STATE_VALUE_BYTES;
+        if !fits || !(1..=MAX_STATE_NAME_BYTES).contains(&name.len()) {
+            return BAD_ARGUMENT;
+        }
         let Some(slot) = self.slot(name) else {
             return NO_CURRENT_RECORD;
         };
+        if !self.take(value.len(), 0) {
+            return BAD_ARGUMENT;
+        }
         let value = Bytes::copy_from_slice(value);
-        if self.values[slot].pending.replace(value).is_none() {
-            self.written.push(slot);
+        match self.values[slot].pending.replace(value) {
+            Some(old) => self.bytes -= old.len(),
+            None => self.written.push(slot),
         }
         DONE
     }
 
     fn state_delete(&mut self, _: &str) -> i32 {
         // The measured handler deletes nothing.
-        shardmill_guest::host::UNKNOWN
+        UNKNOWN
     }
 
     fn counter_add(&mut self, name: &str, n: i64) -> i32 {
+        if !(1..=MAX_COUNTER_NAME_BYTES).contains(&name.len()) {
+            return BAD_ARGUMENT;
+        }
         let at = match self.names.get(name) {
             Some(at) => *at,
             None => {
+                if !self.take(name.len() + 8, 1) {
+                    return BAD_ARGUMENT;
+                }
                 self.counters.push(Sum::default());
                 self.names.insert(name.into(), self.counters.len() - 1);
                 self.counters.len() - 1
@@ -170,7 +235,7 @@ impl Host for MemoryHost {
 
     fn emit(&mut self, _: &str, _: &str, _: &[u8]) -> i32 {
         // The measured handler emits nothing.
-        shardmill_guest::host::UNKNOWN
+        UNKNOWN
     }
 
     fn log(&mut self, _: i32, _: &str) -> i32 {
