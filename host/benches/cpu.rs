@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
 /// CPU time of the calling thread.
@@ -39,4 +40,31 @@ pub(crate) fn cost_of<T>(work: impl FnOnce() -> T) -> (T, Cost) {
         cpu: process() - cpu,
     };
     (done, cost)
+}
+
+/// Keeps this thread, and those that it starts, on one core while it lives: what runs on two
+/// cores at once takes more CPU time on each, as they may share more than the memory.
+pub(crate) struct OneCore(CpuSet);
+
+impl OneCore {
+    /// Takes the first core that this thread may use.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(crate) fn take() -> std::io::Result<Self> {
+        let all = sched_getaffinity(None)?;
+        let mut one = CpuSet::new();
+        if let Some(first) = (0..CpuSet::MAX_CPU).find(|core| all.is_set(*core)) {
+            one.set(first);
+        }
+        sched_setaffinity(None, &one)?;
+        Ok(Self(all))
+    }
+}
+
+impl Drop for OneCore {
+    fn drop(&mut self) {
+        // It was allowed all of them before.
+        let _ = sched_setaffinity(None, &self.0);
+    }
 }

@@ -1,6 +1,6 @@
 //! PutRecords of 500 records of 1 KB over HTTP, on loopback, durable when it is answered.
 //!
-//! Limit: the same server with the store that acknowledges at once (`Memory`), in turns. Eight
+//! Limit: the same server with the store that acknowledges at once (`Memory`), in turns. Sixteen
 //! blocking connections send requests that are ready; they share the machine with the server, on
 //! both sides alike. *Server CPU* is that of the process without the clients' threads: reading,
 //! parsing, the store with its threads, the answer, the kernel's copies.
@@ -19,7 +19,7 @@ const STREAM: &str = "bench";
 const SHARDS: u32 = 4;
 const RECORDS: usize = 500;
 const RECORD_BYTES: usize = 1024;
-const CONNECTIONS: usize = 8;
+const CONNECTIONS: usize = 16;
 /// Different requests.
 const REQUESTS: usize = 16;
 
@@ -31,7 +31,7 @@ pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let store = server::embedded(folder.path(), clock)?;
     let durable_server = Server::start(&runtime, store.clone(), clock)?;
     server::create_stream(durable_server.address(), STREAM, SHARDS)?;
-    let (turns, count) = bench.choose((12, 200), (3, 60));
+    let (turns, count) = bench.choose((20, 200), (3, 60));
     let (mut durable, mut at_once) = (Vec::new(), Vec::new());
     for turn in 0..turns {
         bench.turn("PutRecords", turn, turns);

@@ -6,6 +6,8 @@
 //!   a handler that does nothing, and with `clickstream`, whose limit is the same Rust native.
 //! - *boundary*: 10,000 records of 1 KB and of 100 B, packed into a fresh instance and touched by
 //!   a handler that sums a few bytes of each. Limit: one `memcpy` of the same buffer.
+//!
+//! Everything runs on one core.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use std::time::Duration;
 use shardmill_core::Batch;
 
 use crate::bench::Bench;
-use crate::cpu::cost_of;
+use crate::cpu::{OneCore, cost_of};
 use crate::figure::{Figure, Unit};
 use crate::guests::{self, Guests, NOTHING, SUM};
 use crate::handler::native;
@@ -26,6 +28,7 @@ const INVOKES: usize = 2_000;
 const RECORDS: usize = 10_000;
 
 pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
+    let _one_core = OneCore::take()?;
     let guests = Guests::start()?;
     let turns = bench.choose(15, 3);
     fresh(bench, &guests, turns)?;
