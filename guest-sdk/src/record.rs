@@ -68,7 +68,8 @@ impl<'a> Record<'a> {
         Ok(serde_json::from_slice(self.data())?)
     }
 
-    /// Unique within the stream and increasing within the shard.
+    /// Unique within the stream and increasing within the shard. Records out of one aggregate
+    /// share it and differ by [`sub_sequence`](Self::sub_sequence).
     pub fn sequence_number(&self) -> SequenceNumber {
         SequenceNumber::from_limbs([
             u64_at(self.entry, 16),
@@ -83,7 +84,8 @@ impl<'a> Record<'a> {
         u64_at(self.entry, 40)
     }
 
-    /// Position inside a record that the Kinesis Producer Library aggregated; 0 otherwise.
+    /// Position inside a record that the Kinesis Producer Library aggregated, from 0; 0 for a
+    /// record that came alone.
     pub fn sub_sequence(&self) -> u32 {
         u32_at(self.entry, 52)
     }
@@ -104,6 +106,7 @@ impl fmt::Debug for Record<'_> {
             .field("index", &self.index)
             .field("partition_key", &self.partition_key())
             .field("sequence_number", &self.sequence_number())
+            .field("sub_sequence", &self.sub_sequence())
             .field("data_bytes", &self.data().len())
             .finish_non_exhaustive()
     }

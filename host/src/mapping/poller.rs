@@ -804,7 +804,7 @@ fn boundary(work: &Work, index: usize) -> Position {
     }
     work.batch
         .get(index)
-        .map_or(work.part.span.to, |record| Position::of(record.position))
+        .map_or(work.part.span.to, |record| record.beginning())
 }
 
 /// Takes a part out of the cursor; says whether it was there.
@@ -820,7 +820,7 @@ fn take_part(cursor: &mut Cursor, part: &Part) -> bool {
 }
 
 fn new_part(from: Position, batch: &Batch) -> Part {
-    let to = Position::of(batch.end_position().unwrap_or(from.record));
+    let to = batch.end_position().unwrap_or(from);
     Part {
         span: Span { from, to },
         attempts: 0,

@@ -132,13 +132,10 @@ impl Source {
                 at = at.max(end);
             }
         }
-        let lost_to = batch
-            .first_position()
-            .unwrap_or(span.to.record)
-            .min(span.to.record);
+        let lost_to = batch.first_position().unwrap_or(span.to).min(span.to);
         let lost = Span {
             from: span.from,
-            to: Position::of(lost_to),
+            to: lost_to,
         };
         Ok(Gathered::Records {
             batch,
@@ -222,7 +219,7 @@ fn push(batch: &mut Batch, block: Block, from: u64, to: u64) {
 }
 
 fn gathered(batch: Batch, from: Position) -> Gathered {
-    let first = Position::of(batch.first_position().unwrap_or(from.record));
+    let first = batch.first_position().unwrap_or(from);
     let lost = (first > from).then_some(Span { from, to: first });
     Gathered::Records { batch, lost }
 }

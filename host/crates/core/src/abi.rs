@@ -86,6 +86,7 @@ pub(crate) struct Entry {
     pub(crate) data: (u32, u32),
     pub(crate) sequence_number: SequenceNumber,
     pub(crate) arrival: UnixMillis,
+    pub(crate) sub_sequence: u32,
     pub(crate) explicit_hash_off: u32,
 }
 
@@ -96,7 +97,8 @@ pub(crate) fn write_entry(entry: &Entry, out: &mut [u8]) {
     put(out, 12, &entry.data.1.to_le_bytes());
     put(out, 16, &entry.sequence_number.to_le_bytes());
     put(out, 40, &entry.arrival.0.to_le_bytes());
-    put(out, 48, &[0; 8]);
+    put(out, 48, &[0; 4]);
+    put(out, 52, &entry.sub_sequence.to_le_bytes());
     put(out, 56, &entry.explicit_hash_off.to_le_bytes());
     put(out, 60, &[0; 4]);
 }

@@ -5,10 +5,11 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::abi::{self, HEADER_BYTES, INDEX_ENTRY_BYTES};
-use crate::block::{BadBlock, Block, Placement, RecordRef};
+use crate::block::{BadBlock, Block, Inside, Placement, RecordRef};
+use crate::mapping::Position;
 use crate::shard::ShardId;
 use crate::time::UnixMillis;
 
@@ -128,18 +129,14 @@ impl Batch {
         Self { slices }
     }
 
-    /// Position of the first record.
-    pub fn first_position(&self) -> Option<u64> {
-        self.slices
-            .first()
-            .map(|s| s.block.first() + u64::from(s.from))
+    /// Where the first record begins.
+    pub fn first_position(&self) -> Option<Position> {
+        self.slices.first().map(|s| s.block.position(s.from))
     }
 
-    /// Position after the last record.
-    pub fn end_position(&self) -> Option<u64> {
-        self.slices
-            .last()
-            .map(|s| s.block.first() + u64::from(s.to))
+    /// What is behind the last record: the position at which the next one begins.
+    pub fn end_position(&self) -> Option<Position> {
+        self.slices.last().map(|s| s.block.position(s.to))
     }
 
     /// Length of the packed form in bytes.
@@ -175,21 +172,22 @@ impl Batch {
         for slice in &self.slices {
             let bytes = slice.block.blob_of(slice.from, slice.to);
             blob[at..at + bytes.len()].copy_from_slice(bytes);
-            let first = slice.block.first() + u64::from(slice.from);
-            for ((entry, position), out) in slice
+            for ((entry, index), out) in slice
                 .block
                 .entries(slice.from, slice.to)
-                .zip(first..)
+                .zip(slice.from..)
                 .zip(&mut entries)
             {
+                let position = slice.block.position(index);
                 let key_off = blob_off + at;
                 let hash_off = key_off + entry.key_len;
                 abi::write_entry(
                     &abi::Entry {
                         key: (key_off as u32, entry.key_len as u32),
                         data: ((hash_off + entry.hash_len()) as u32, entry.data_len as u32),
-                        sequence_number: slice.block.sequence_number(position),
+                        sequence_number: slice.block.sequence_number(position.record),
                         arrival: slice.block.arrival(),
+                        sub_sequence: position.sub,
                         explicit_hash_off: if entry.explicit { hash_off as u32 } else { 0 },
                     },
                     out,
@@ -203,9 +201,18 @@ impl Batch {
 /// Bytes before a slice's index and blob in the stored form.
 const STORED_SLICE_BYTES: usize = 36;
 
+/// Bytes that a slice of inner records has behind those.
+const STORED_INSIDE_BYTES: usize = 8;
+
+/// Bit of the stored first position that marks a slice of inner records. Positions end below it.
+const STORED_INSIDE: u64 = 1 << 63;
+
 impl Batch {
     /// The stored form, for payloads of failure entries: per slice shard u32, shard creation
     /// u64, first position u64, arrival u64, index length u32, blob length u32, index, blob.
+    /// With bit 63 of the first position set, the records are inner ones of the aggregate at
+    /// that position, and before the index stand the first's sub-sequence number u32 and the
+    /// aggregate's count of inner records u32.
     pub fn to_stored(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for slice in &self.slices {
@@ -214,12 +221,19 @@ impl Batch {
                 slice.block.blob_of(slice.from, slice.to),
             );
             let placement = slice.block.placement();
+            let first = slice.block.position(slice.from);
+            let inside = slice.block.inside();
+            let mark = if inside.is_some() { STORED_INSIDE } else { 0 };
             out.extend_from_slice(&placement.shard.0.to_le_bytes());
             out.extend_from_slice(&placement.created_seconds.to_le_bytes());
-            out.extend_from_slice(&(placement.first + u64::from(slice.from)).to_le_bytes());
+            out.extend_from_slice(&(first.record | mark).to_le_bytes());
             out.extend_from_slice(&placement.arrival.0.to_le_bytes());
             out.extend_from_slice(&(index.len() as u32).to_le_bytes());
             out.extend_from_slice(&(blob.len() as u32).to_le_bytes());
+            if let Some(inside) = inside {
+                out.extend_from_slice(&first.sub.to_le_bytes());
+                out.extend_from_slice(&inside.of.to_le_bytes());
+            }
             out.extend_from_slice(index);
             out.extend_from_slice(blob);
         }
@@ -233,30 +247,46 @@ impl Batch {
     pub fn from_stored(mut bytes: Bytes) -> Result<Self, BadBlock> {
         let mut slices = Vec::new();
         while !bytes.is_empty() {
-            let head = bytes.get(..STORED_SLICE_BYTES).ok_or(BadBlock)?;
-            let u32_at = |at: usize| {
-                u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])
-            };
-            let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
+            let mut head = take_front(&mut bytes, STORED_SLICE_BYTES)?;
             let placement = Placement {
-                shard: ShardId(u32_at(0)),
-                created_seconds: u64_at(4),
-                first: u64_at(12),
-                arrival: UnixMillis(u64_at(20)),
+                shard: ShardId(head.get_u32_le()),
+                created_seconds: head.get_u64_le(),
+                first: head.get_u64_le(),
+                arrival: UnixMillis(head.get_u64_le()),
             };
-            let (index_len, blob_len) = (u32_at(28) as usize, u32_at(32) as usize);
-            let mut rest = bytes.split_off(STORED_SLICE_BYTES);
-            if rest.len() < index_len + blob_len {
-                return Err(BadBlock);
-            }
-            bytes = rest.split_off(index_len + blob_len);
-            let blob = rest.split_off(index_len);
-            let block = Block::new(placement, rest, blob)?;
+            let (index_len, blob_len) = (head.get_u32_le(), head.get_u32_le());
+            let inside = if placement.first & STORED_INSIDE == 0 {
+                None
+            } else {
+                let mut head = take_front(&mut bytes, STORED_INSIDE_BYTES)?;
+                Some(Inside {
+                    from: head.get_u32_le(),
+                    of: head.get_u32_le(),
+                })
+            };
+            let index = take_front(&mut bytes, index_len as usize)?;
+            let blob = take_front(&mut bytes, blob_len as usize)?;
+            let block = match inside {
+                None => Block::new(placement, index, blob)?,
+                Some(inside) => {
+                    let first = placement.first & !STORED_INSIDE;
+                    let placement = Placement { first, ..placement };
+                    Block::inside_aggregate(placement, inside, index, blob)?
+                }
+            };
             let to = block.count();
             slices.push(Slice { block, from: 0, to });
         }
         Ok(Self::new(slices))
     }
+}
+
+/// Takes `len` bytes off the front.
+fn take_front(bytes: &mut Bytes, len: usize) -> Result<Bytes, BadBlock> {
+    if bytes.len() < len {
+        return Err(BadBlock);
+    }
+    Ok(bytes.split_to(len))
 }
 
 /// The header and the strings, padded to 8 bytes.

@@ -9,10 +9,15 @@
 //!
 //! A block's records are neighbours in one shard: record `i` has position `first + i`, and all
 //! arrived at the same millisecond. `docs/format.md` says how blocks lie in a journal frame.
+//!
+//! The other kind of block, which only [`crate::aggregate`] and what a batch has stored make,
+//! holds inner records of one aggregate: they share its position and its sequence number, and
+//! record `i` has sub-sequence number `from + i`.
 
 use bytes::Bytes;
 
 use crate::hash_key::HashKey;
+use crate::mapping::Position;
 use crate::sequence::{Fields, SequenceNumber};
 use crate::shard::ShardId;
 use crate::time::UnixMillis;
@@ -166,13 +171,15 @@ impl Parts<'_> {
     }
 }
 
-/// A run of neighbouring records of one shard, as the store hands them out. Cheap to clone.
+/// A run of neighbouring records of one shard, as the store hands them out, or of inner records
+/// of one aggregate. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     shard: ShardId,
     created_seconds: u64,
     first: u64,
     arrival: UnixMillis,
+    inside: Option<Inside>,
     index: Bytes,
     blob: Bytes,
 }
@@ -195,13 +202,60 @@ pub struct Placement {
     pub arrival: UnixMillis,
 }
 
+/// Which inner records of an aggregate a block holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inside {
+    /// Sub-sequence number of the block's first record.
+    pub from: u32,
+    /// How many inner records the whole aggregate has.
+    pub of: u32,
+}
+
+impl Inside {
+    /// Where inner record `sub` of the aggregate at `record` begins. Behind the last one the
+    /// next record begins, so that every place in a shard has one name.
+    fn position(self, record: u64, sub: u32) -> Position {
+        if sub < self.of {
+            Position { record, sub }
+        } else {
+            Position::of(record + 1)
+        }
+    }
+}
+
 impl Block {
-    /// A block from its packed parts.
+    /// A block of neighbouring records from its packed parts.
     ///
     /// # Errors
     /// `BadBlock` when the index does not describe exactly this blob, or a key is not UTF-8:
     /// afterwards no reader has to check again.
     pub fn new(placement: Placement, index: Bytes, blob: Bytes) -> Result<Self, BadBlock> {
+        Self::checked(placement, None, index, blob)
+    }
+
+    /// A block of inner records of the aggregate at `placement.first`.
+    ///
+    /// # Errors
+    /// As `new`, and when the aggregate has fewer inner records than the block reaches to.
+    pub fn inside_aggregate(
+        placement: Placement,
+        inside: Inside,
+        index: Bytes,
+        blob: Bytes,
+    ) -> Result<Self, BadBlock> {
+        let block = Self::checked(placement, Some(inside), index, blob)?;
+        match inside.from.checked_add(block.count()) {
+            Some(end) if end <= inside.of => Ok(block),
+            _ => Err(BadBlock),
+        }
+    }
+
+    fn checked(
+        placement: Placement,
+        inside: Option<Inside>,
+        index: Bytes,
+        blob: Bytes,
+    ) -> Result<Self, BadBlock> {
         let Placement {
             shard,
             created_seconds,
@@ -226,6 +280,7 @@ impl Block {
             created_seconds,
             first,
             arrival,
+            inside,
             index,
             blob,
         })
@@ -241,9 +296,26 @@ impl Block {
         self.first
     }
 
-    /// Position after the last record.
+    /// The first position of which no record is in this block any more: after the last record,
+    /// or after the aggregate that the records are in.
     pub fn end(&self) -> u64 {
-        self.first + u64::from(self.count())
+        match self.inside {
+            None => self.first + u64::from(self.count()),
+            Some(_) => self.first + 1,
+        }
+    }
+
+    /// Where record `index` begins, and at `count` what is behind the last one.
+    pub fn position(&self, index: u32) -> Position {
+        match self.inside {
+            None => Position::of(self.first + u64::from(index)),
+            Some(inside) => inside.position(self.first, inside.from + index),
+        }
+    }
+
+    /// Which inner records of an aggregate these are, if they are.
+    pub fn inside(&self) -> Option<Inside> {
+        self.inside
     }
 
     /// When the records arrived.
@@ -264,17 +336,26 @@ impl Block {
     /// All records, in order.
     pub fn iter(&self) -> impl Iterator<Item = RecordRef<'_>> {
         parts(&self.index, &self.blob)
-            .zip(self.first..)
-            .map(|(parts, position)| RecordRef {
-                parts,
-                position,
-                arrival: self.arrival,
-                shard: self.shard,
-                created_seconds: self.created_seconds,
+            .zip(0..)
+            .map(|(parts, index)| {
+                let (position, sub_sequence) = match self.inside {
+                    None => (self.first + u64::from(index), 0),
+                    Some(inside) => (self.first, inside.from + index),
+                };
+                RecordRef {
+                    parts,
+                    position,
+                    sub_sequence,
+                    arrival: self.arrival,
+                    inside: self.inside,
+                    shard: self.shard,
+                    created_seconds: self.created_seconds,
+                }
             })
     }
 
-    /// Number of the record at `position`, whether it is in this block or not.
+    /// Number of the record at `position`, whether it is in this block or not. Inner records
+    /// have the number of their aggregate.
     pub fn sequence_number(&self, position: u64) -> SequenceNumber {
         SequenceNumber::new(Fields {
             created_seconds: self.created_seconds,
@@ -318,10 +399,13 @@ impl Block {
 pub struct RecordRef<'a> {
     /// Key, explicit hash key and data.
     pub parts: Parts<'a>,
-    /// Position in the shard.
+    /// Position in the shard; an inner record's is that of its aggregate.
     pub position: u64,
+    /// Place inside the aggregate, from 0; 0 for a record that is in none.
+    pub sub_sequence: u32,
     /// When it arrived.
     pub arrival: UnixMillis,
+    inside: Option<Inside>,
     shard: ShardId,
     created_seconds: u64,
 }
@@ -332,7 +416,38 @@ impl RecordRef<'_> {
         self.shard
     }
 
-    /// The record's sequence number.
+    /// Where the record begins.
+    pub fn beginning(&self) -> Position {
+        Position {
+            record: self.position,
+            sub: self.sub_sequence,
+        }
+    }
+
+    /// Where the next record begins: the next inner one, or after the last the next position.
+    pub fn behind(&self) -> Position {
+        match self.inside {
+            None => Position::of(self.position + 1),
+            Some(inside) => inside.position(self.position, self.sub_sequence + 1),
+        }
+    }
+
+    /// Whether the record came out of an aggregate.
+    pub fn is_inner(&self) -> bool {
+        self.inside.is_some()
+    }
+
+    /// Where the record stands, as a block of its own.
+    pub(crate) fn placement(&self) -> Placement {
+        Placement {
+            shard: self.shard,
+            created_seconds: self.created_seconds,
+            first: self.position,
+            arrival: self.arrival,
+        }
+    }
+
+    /// The record's sequence number; inner records share that of their aggregate.
     pub fn sequence_number(&self) -> SequenceNumber {
         SequenceNumber::new(Fields {
             created_seconds: self.created_seconds,

@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 pub mod abi;
+pub mod aggregate;
 pub mod batch;
 pub mod block;
 pub mod effects;

@@ -50,6 +50,10 @@ pub const MAX_COUNTER_NAMES: usize = 10_000;
 pub const COUNTER_OVERFLOW_NAME: &str = "(other)";
 /// Longest partition key, characters. PutRecord, "PartitionKey".
 pub const MAX_PARTITION_KEY_CHARS: usize = 256;
+/// Bytes that an aggregate's inner records may take once their keys are written out, and its
+/// tables. A key stands once in an aggregate however many records have it, so a small aggregate
+/// can be made that takes any amount of memory. KPL's own take a few MiB.
+pub const MAX_TAKEN_APART_BYTES: usize = 32 << 20;
 /// Largest emitted record, key and data, bytes.
 pub const MAX_EMIT_BYTES: usize = 1 << 20;
 /// Longest text of one `log` call, bytes.

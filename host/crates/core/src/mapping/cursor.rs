@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::UnixMillis;
 
-/// A place in a shard: a record, and where in it when it is an aggregate. Stored as
-/// `[record, sub]`; `sub` is 0 as long as aggregates are not taken apart.
+/// A place in a shard: a record, and where in it when it is an aggregate that was taken apart.
+/// Stored as `[record, sub]`; `sub` is 0 for every other record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "(u64, u32)", into = "(u64, u32)")]
 pub struct Position {

@@ -23,6 +23,9 @@ pub enum ItemFailures {
 
 /// Reads `batchItemFailures` of a response to `batch`.
 ///
+/// Inner records of an aggregate share a sequence number: it names the first of them in the
+/// batch, so that none of those it could mean is taken for done.
+///
 /// A response without that member, or one that is no object, is success, as AWS has it.
 pub fn read_item_failures(response: &str, batch: &Batch) -> ItemFailures {
     let Ok(Value::Object(mut members)) = serde_json::from_str::<Value>(response) else {
@@ -36,11 +39,10 @@ pub fn read_item_failures(response: &str, batch: &Batch) -> ItemFailures {
             return ItemFailures::Malformed(format!("batchItemFailures is no list: {other}"));
         }
     };
-    let indices: HashMap<SequenceNumber, u32> = batch
-        .iter()
-        .map(|record| record.sequence_number())
-        .zip(0..)
-        .collect();
+    let mut indices: HashMap<SequenceNumber, u32> = HashMap::with_capacity(batch.len());
+    for (record, index) in batch.iter().zip(0..) {
+        indices.entry(record.sequence_number()).or_insert(index);
+    }
     let mut failed = Vec::with_capacity(items.len());
     for item in items {
         let number = item.get("itemIdentifier").and_then(Value::as_str);
