@@ -13,5 +13,5 @@ pub(crate) mod seal;
 pub mod serve;
 pub mod server;
 pub mod services;
-pub(crate) mod timestamp;
+pub(crate) use shardmill_core::timestamp;
 pub mod workloads;

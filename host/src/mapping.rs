@@ -5,8 +5,10 @@
 
 mod commit;
 mod failures;
+mod filters;
 mod in_flight;
 mod metrics;
+mod parked;
 mod poller;
 mod resource;
 mod source;
@@ -16,6 +18,7 @@ mod tests;
 
 pub use failures::{FailureEntry, FailureFilter, Failures, FailuresError, RedriveOutcome};
 pub use metrics::{MappingMetrics, MetricsSnapshot};
+pub use parked::ParkedKey;
 pub use resource::{
     CreateMapping, Mapping, MappingError, MappingState, MappingView, Mappings, Origin, ShardView,
     UpdateMapping,

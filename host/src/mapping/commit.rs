@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use shardmill_core::block::MAX_HOPS;
 use shardmill_core::effects::{Effects, Emit, Tag};
-use shardmill_core::mapping::{Cursor, Part, Reason, Span};
+use shardmill_core::event::EventWindow;
+use shardmill_core::mapping::{Cursor, Judgement, Part, Reason, Span};
 use shardmill_core::outcome::{Cause, Failure};
 use shardmill_core::sandbox::{Report, StateView};
 use shardmill_core::{Batch, Records, Scope, ShardId, StreamId, StreamName, UnixMillis};
@@ -41,6 +42,24 @@ pub(super) struct GivenUp {
     pub(super) reason: Reason,
     pub(super) span: Span,
     pub(super) cause: Option<Cause>,
+    /// Whether their keys are parked, so that they are still to be delivered.
+    pub(super) parked: bool,
+}
+
+impl GivenUp {
+    /// The final invocation of a window, which has no records.
+    pub(super) fn window(span: Span, judgement: &Judgement) -> Self {
+        Self {
+            batch: Batch::default(),
+            reason: Reason::RetryAttemptsExhausted,
+            span,
+            cause: match judgement {
+                Judgement::Failed(failure) => Some(failure.cause.clone()),
+                _ => None,
+            },
+            parked: false,
+        }
+    }
 }
 
 /// What a turn came to, before it is committed.
@@ -52,16 +71,19 @@ pub(super) struct Turn<'a> {
     pub(super) part: &'a Part,
     /// All records of the attempt.
     pub(super) batch: &'a Batch,
-    /// How many of them are done.
-    pub(super) done: usize,
+    /// The tumbling window of the attempt.
+    pub(super) window: Option<&'a EventWindow>,
 }
 
-/// What a turn adds to a mapping's metrics.
+/// What a turn adds to a mapping's metrics: records, and batches that were put back.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
-    processed: usize,
-    given_up: usize,
-    expired: usize,
-    retried: usize,
+    pub(super) processed: usize,
+    pub(super) given_up: usize,
+    pub(super) expired: usize,
+    pub(super) parked: usize,
+    pub(super) retried: usize,
+    pub(super) split: usize,
 }
 
 impl Counts {
@@ -69,23 +91,13 @@ impl Counts {
         MappingMetrics::add(&metrics.processed, self.processed);
         MappingMetrics::add(&metrics.given_up, self.given_up);
         MappingMetrics::add(&metrics.expired, self.expired);
+        MappingMetrics::add(&metrics.parked, self.parked);
         MappingMetrics::add(&metrics.retried, self.retried);
+        MappingMetrics::add(&metrics.split, self.split);
     }
 }
 
 impl Turn<'_> {
-    pub(super) fn counts(&self) -> Counts {
-        let given_up = self.given_up.as_ref();
-        let lost = given_up.filter(|g| g.reason == Reason::Expired);
-        let retried = self.cursor.parts.first().is_some_and(|p| p.attempts > 0);
-        Counts {
-            processed: self.done,
-            given_up: given_up.map_or(0, |g| g.batch.len()),
-            expired: lost.map_or(0, |g| (g.span.to.record - g.span.from.record) as usize),
-            retried: usize::from(retried && self.attempt.is_some()),
-        }
-    }
-
     pub(super) fn into_cursor(self) -> Cursor {
         self.cursor
     }

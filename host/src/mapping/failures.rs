@@ -64,6 +64,9 @@ pub struct FailureEntry {
     pub last_arrival: Option<UnixMillis>,
     /// What it takes to run the attempt again.
     pub replay: Option<Replay>,
+    /// Whether the records are parked, and so delivered when their keys are let go on.
+    #[serde(default)]
+    pub parked: bool,
     /// When the entry was redriven with success.
     pub redriven: Option<UnixMillis>,
 }
@@ -388,6 +391,7 @@ impl FailureEntry {
                     stderr_tail: attempt.report.stderr_tail.clone(),
                 }
             }),
+            parked: given_up.parked,
             redriven: None,
         }
     }

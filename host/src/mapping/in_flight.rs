@@ -2,18 +2,21 @@
 //! noticed: a batch that was in flight in two process deaths is halved, a single record that was in
 //! flight in three is given up.
 //!
-//! A file per mapping and shard, 16 bytes, rewritten in place and never synced: it must outlive
-//! the process, not the machine.
+//! A file per mapping and shard, 24 bytes per lane, rewritten in place and never synced: it must
+//! outlive the process, not the machine.
 //!
 //! ```text
-//! position of the batch's first record u64 │ process deaths so far u32 │ 1 while in flight u32
+//! position of the batch's first record u64 │ sub-sequence number u32 │ process deaths so far u32
+//! 1 while in flight u32 │ 0 u32
 //! ```
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use bytes::Buf;
 use shardmill_core::ShardKey;
+use shardmill_core::limits::MAX_PARALLELIZATION_FACTOR;
 use shardmill_core::mapping::Position;
 
 /// Process deaths after which a batch of one record is not run again.
@@ -22,15 +25,21 @@ pub(super) const MAX_DEATHS: u32 = 3;
 /// Process deaths after which a larger batch is halved, and halved again with each further one.
 pub(super) const DEATHS_BEFORE_SPLIT: u32 = 2;
 
-/// The note of one poller. Without a folder nothing is noted.
+/// The notes of one poller. Without a folder nothing is noted.
 pub(super) struct InFlight {
     file: Option<File>,
-    found: Note,
+    /// By lane.
+    found: [Note; LANES],
 }
+
+const LANES: usize = MAX_PARALLELIZATION_FACTOR as usize;
+
+/// Bytes of a note.
+const NOTE_BYTES: usize = 24;
 
 #[derive(Clone, Copy, Default)]
 struct Note {
-    first: u64,
+    first: (u64, u32),
     deaths: u32,
     running: bool,
 }
@@ -56,58 +65,65 @@ impl InFlight {
                 )
                 .ok()
         });
-        let mut bytes = [0; 16];
-        let read = file
-            .as_ref()
-            .is_some_and(|f| f.read_exact_at(&mut bytes, 0).is_ok());
-        let found = if read {
-            Note::read(bytes)
-        } else {
-            Note::default()
-        };
+        let mut found = [Note::default(); LANES];
+        for (lane, note) in found.iter_mut().enumerate() {
+            let mut bytes = [0; NOTE_BYTES];
+            let at = (lane * NOTE_BYTES) as u64;
+            let read = file.as_ref().map(|f| f.read_exact_at(&mut bytes, at));
+            if matches!(read, Some(Ok(()))) {
+                *note = Note::read(bytes);
+            }
+        }
         Self { file, found }
     }
 
     /// Notes that the batch that begins at `first` is about to run. Returns in how many process
     /// deaths it was in flight.
-    pub(super) fn begin(&mut self, first: Position) -> u32 {
-        let same = self.found.first == first.record;
-        let deaths = match (same, self.found.running) {
-            (true, true) => self.found.deaths + 1,
-            (true, false) => self.found.deaths,
+    pub(super) fn begin(&mut self, lane: usize, first: Position) -> u32 {
+        let found = self.found[lane];
+        let first = (first.record, first.sub);
+        let deaths = match (found.first == first, found.running) {
+            (true, true) => found.deaths + 1,
+            (true, false) => found.deaths,
             (false, _) => 0,
         };
-        self.write(Note {
-            first: first.record,
-            deaths,
-            running: true,
-        });
+        let running = true;
+        self.write(
+            lane,
+            Note {
+                first,
+                deaths,
+                running,
+            },
+        );
         deaths
     }
 
     /// Notes that the batch was halved: its first half begins where it began, and is halved
     /// again when the process dies once more.
-    pub(super) fn split(&mut self) {
-        let deaths = DEATHS_BEFORE_SPLIT - 1;
-        self.write(Note {
-            deaths,
+    pub(super) fn split(&mut self, lane: usize) {
+        let note = Note {
+            deaths: DEATHS_BEFORE_SPLIT - 1,
             running: false,
-            ..self.found
-        });
+            ..self.found[lane]
+        };
+        self.write(lane, note);
     }
 
     /// Notes that the batch has ended, however.
-    pub(super) fn end(&mut self) {
-        self.write(Note {
+    pub(super) fn end(&mut self, lane: usize) {
+        let note = Note {
             running: false,
-            ..self.found
-        });
+            ..self.found[lane]
+        };
+        self.write(lane, note);
     }
 
-    fn write(&mut self, note: Note) {
-        self.found = note;
+    fn write(&mut self, lane: usize, note: Note) {
+        self.found[lane] = note;
+        let at = (lane * NOTE_BYTES) as u64;
         if let Some(file) = &self.file
-            && let Err(error) = file.write_all_at(&note.bytes(), 0)
+            && let Err(error) = file.write_all_at(&note.bytes(), at)
         {
             tracing::warn!(%error, "cannot note batches in flight");
             self.file = None;
@@ -116,20 +132,21 @@ impl InFlight {
 }
 
 impl Note {
-    fn read(bytes: [u8; 16]) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, ..] = bytes;
+    fn read(bytes: [u8; NOTE_BYTES]) -> Self {
+        let mut bytes = bytes.as_slice();
         Self {
-            first: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-            deaths: u32::from_le_bytes([i, j, k, l]),
-            running: m == 1,
+            first: (bytes.get_u64_le(), bytes.get_u32_le()),
+            deaths: bytes.get_u32_le(),
+            running: bytes.get_u32_le() == 1,
         }
     }
 
-    fn bytes(self) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&self.first.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.deaths.to_le_bytes());
-        bytes[12] = u8::from(self.running);
+    fn bytes(self) -> [u8; NOTE_BYTES] {
+        let mut bytes = [0; NOTE_BYTES];
+        bytes[..8].copy_from_slice(&self.first.0.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.first.1.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.deaths.to_le_bytes());
+        bytes[16] = u8::from(self.running);
         bytes
     }
 }
@@ -149,17 +166,17 @@ mod tests {
         };
         let open = || InFlight::open(Some(folder.path()), "m", shard);
         // Each process begins the batch and dies.
-        let deaths: Vec<u32> = (0..4).map(|_| open().begin(Position::of(7))).collect();
+        let deaths: Vec<u32> = (0..4).map(|_| open().begin(1, Position::of(7))).collect();
         assert_eq!(deaths, [0, 1, 2, 3]);
         let mut next = open();
         assert_eq!(
-            next.begin(Position::of(8)),
+            next.begin(1, Position::of(8)),
             0,
             "another batch has nothing to answer for"
         );
-        next.end();
+        next.end(1);
         assert_eq!(
-            open().begin(Position::of(8)),
+            open().begin(1, Position::of(8)),
             0,
             "it ended before the process did"
         );

@@ -1,9 +1,13 @@
 //! What a mapping has done since the host started, and how its last batch ended.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
+use shardmill_core::Outcome;
+use shardmill_core::mapping::Breaker;
+use shardmill_core::sandbox::Report;
 
 /// Counters of one mapping.
 #[derive(Debug, Default)]
@@ -14,6 +18,14 @@ pub struct MappingMetrics {
     pub given_up: AtomicU64,
     /// Records that were trimmed before they were delivered.
     pub expired: AtomicU64,
+    /// Records that the filter criteria left out.
+    pub filtered_out: AtomicU64,
+    /// Records among those that are not JSON while a pattern asks for `data`.
+    pub not_json: AtomicU64,
+    /// Records that were parked.
+    pub parked: AtomicU64,
+    /// Batches that were split.
+    pub split: AtomicU64,
     /// Invocations that ran a handler.
     pub invocations: AtomicU64,
     /// Invocations that ended in a function error.
@@ -31,6 +43,7 @@ pub struct MappingMetrics {
     /// Age of the last batch's last record when the handler was invoked, ms.
     pub iterator_age_ms: AtomicU64,
     last_result: Mutex<Option<String>>,
+    breaker: Mutex<Breaker>,
 }
 
 /// [`MappingMetrics`] at one moment.
@@ -42,6 +55,14 @@ pub struct MetricsSnapshot {
     pub given_up: u64,
     /// Records that were trimmed before they were delivered.
     pub expired: u64,
+    /// Records that the filter criteria left out.
+    pub filtered_out: u64,
+    /// Records among those that are not JSON while a pattern asks for `data`.
+    pub not_json: u64,
+    /// Records that were parked.
+    pub parked: u64,
+    /// Batches that were split.
+    pub split: u64,
     /// Invocations that ran a handler.
     pub invocations: u64,
     /// Invocations that ended in a function error.
@@ -67,6 +88,10 @@ impl MappingMetrics {
             processed: self.processed.load(Relaxed),
             given_up: self.given_up.load(Relaxed),
             expired: self.expired.load(Relaxed),
+            filtered_out: self.filtered_out.load(Relaxed),
+            not_json: self.not_json.load(Relaxed),
+            parked: self.parked.load(Relaxed),
+            split: self.split.load(Relaxed),
             invocations: self.invocations.load(Relaxed),
             errors: self.errors.load(Relaxed),
             retried: self.retried.load(Relaxed),
@@ -96,6 +121,27 @@ impl MappingMetrics {
         if last.as_deref() != Some(text) {
             *last = Some(text.into());
         }
+    }
+
+    /// The circuit breaker that the mapping's shards share.
+    pub(super) fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how old the last record of a batch is that is about to run.
+    pub(super) fn set_iterator_age(&self, age: Duration) {
+        self.iterator_age_ms.store(age.as_millis() as u64, Relaxed);
+    }
+
+    /// Counts an invocation.
+    pub(super) fn count(&self, report: &Report) {
+        Self::add(&self.invocations, 1);
+        if matches!(report.outcome, Outcome::Failed(_)) {
+            Self::add(&self.errors, 1);
+        }
+        self.fuel.fetch_add(report.usage.fuel, Relaxed);
+        let micros = report.usage.duration.as_micros() as u64;
+        self.duration_micros.fetch_add(micros, Relaxed);
     }
 
     pub(super) fn add(counter: &AtomicU64, amount: usize) {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::metrics::{MappingMetrics, MetricsSnapshot};
+use super::parked::ParkedKeys;
 use super::supervisor;
 use crate::clock::Clock;
 use crate::functions::{Functions, function_key, to_json};
@@ -188,6 +189,8 @@ pub(super) struct Inner {
     pub(super) metrics: Mutex<HashMap<String, Arc<MappingMetrics>>>,
     /// Held while a mapping is made or changed, so that what was looked up still holds.
     pub(super) control: tokio::sync::Mutex<()>,
+    /// Parked keys, by mapping.
+    pub(super) parked: Mutex<HashMap<String, Arc<ParkedKeys>>>,
     /// How many pollers of a mapping are running.
     pub(super) running: Mutex<HashMap<String, usize>>,
     /// Where pollers note what they have in flight; nowhere without one.
@@ -225,6 +228,7 @@ impl Mappings {
                 changes: watch::Sender::new(0),
                 metrics: Mutex::default(),
                 control: tokio::sync::Mutex::default(),
+                parked: Mutex::default(),
                 running: Mutex::default(),
                 notes,
                 function_locks: Mutex::default(),
@@ -496,6 +500,17 @@ impl Inner {
         Arc::clone(all.entry(mapping.to_owned()).or_default())
     }
 
+    /// The parked keys of a mapping, which all its pollers share.
+    pub(super) fn parked_of(&self, mapping: &Mapping) -> Result<Arc<ParkedKeys>, ReadError> {
+        let mut all = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = all.get(&mapping.id) {
+            return Ok(Arc::clone(found));
+        }
+        let parked = Arc::new(ParkedKeys::open(self, mapping)?);
+        all.insert(mapping.id.clone(), Arc::clone(&parked));
+        Ok(parked)
+    }
+
     pub(super) fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, usize>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -510,7 +525,7 @@ impl Inner {
             stream: mapping.stream_id,
             shard,
         };
-        let low = cursor.low.record;
+        let low = cursor.low().record;
         // A shard that expired has nothing left to be behind.
         let end = self.store.seek(key, Seek::Latest).await.unwrap_or(low);
         let limit = ReadLimit {
@@ -525,7 +540,11 @@ impl Inner {
         let age = oldest
             .first()
             .map_or(Duration::ZERO, |b| self.clock.now().since(b.arrival()));
-        let part = cursor.parts.first();
+        let part = cursor
+            .lanes
+            .iter()
+            .filter_map(|lane| lane.parts.first())
+            .min_by_key(|p| p.span.from);
         Ok(ShardView {
             shard: shard.to_string(),
             low,

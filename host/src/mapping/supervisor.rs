@@ -106,7 +106,7 @@ impl Supervisor {
         }
         for (id, mapping) in wanted {
             if !self.running.contains_key(&id) {
-                self.start(id, mapping);
+                self.start(id, mapping)?;
             }
         }
         Ok(())
@@ -193,7 +193,8 @@ impl Supervisor {
             shard,
         };
         let end = self.inner.store.seek(key, Seek::Latest).await?;
-        let finished = cursor.low.record >= end && cursor.parts.is_empty();
+        let finished =
+            cursor.low().record >= end && cursor.has_no_parts() && cursor.window.is_none();
         Ok(if finished {
             Progress::Finished
         } else {
@@ -201,18 +202,19 @@ impl Supervisor {
         })
     }
 
-    fn start(&mut self, id: PollerId, mapping: Arc<Mapping>) {
+    fn start(&mut self, id: PollerId, mapping: Arc<Mapping>) -> Result<(), ReadError> {
         let stop = CancellationToken::new();
-        *self.inner.running().entry(id.0.clone()).or_default() += 1;
         let poller = Poller::new(
             Arc::clone(&self.inner),
             Arc::clone(&mapping),
             id.1,
             stop.clone(),
             self.kill.clone(),
-        );
+        )?;
+        *self.inner.running().entry(id.0.clone()).or_default() += 1;
         self.running.insert(id.clone(), Running { mapping, stop });
         self.tasks.spawn(async move { (id, poller.run().await) });
+        Ok(())
     }
 
     fn ended(&mut self, ended: Result<(PollerId, End), tokio::task::JoinError>) {

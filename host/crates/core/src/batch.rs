@@ -71,11 +71,20 @@ impl Batch {
         }
     }
 
-    /// Adds a slice behind the others.
+    /// Adds a slice behind the others; one that goes on where the last one ends is joined to it.
     pub fn push(&mut self, slice: Slice) {
-        if slice.from < slice.to {
-            self.slices.push(slice);
+        match self.slices.last_mut() {
+            Some(last) if last.to == slice.from && last.block.is_same(&slice.block) => {
+                last.to = slice.to;
+            }
+            _ if slice.from < slice.to => self.slices.push(slice),
+            _ => {}
         }
+    }
+
+    /// The runs of neighbours that it consists of.
+    pub fn slices(&self) -> impl Iterator<Item = &Slice> {
+        self.slices.iter()
     }
 
     /// How many records there are.

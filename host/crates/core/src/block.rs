@@ -313,6 +313,19 @@ impl Block {
         }
     }
 
+    /// The index of the first record that begins at `at` or later; `count` when none does.
+    pub fn index_at(&self, at: Position) -> u32 {
+        let before = match self.inside {
+            _ if at.record < self.first => 0,
+            Some(inside) if at.record == self.first => {
+                u64::from(at.sub.saturating_sub(inside.from))
+            }
+            Some(_) => u64::MAX,
+            None => at.record - self.first,
+        };
+        before.min(u64::from(self.count())) as u32
+    }
+
     /// Which inner records of an aggregate these are, if they are.
     pub fn inside(&self) -> Option<Inside> {
         self.inside
@@ -321,6 +334,13 @@ impl Block {
     /// When the records arrived.
     pub fn arrival(&self) -> UnixMillis {
         self.arrival
+    }
+
+    /// Whether this is the same run of bytes, and not merely an equal one.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.first == other.first
+            && self.index.len() == other.index.len()
+            && self.index.as_ptr() == other.index.as_ptr()
     }
 
     /// How many records there are.
@@ -363,6 +383,29 @@ impl Block {
             counter: position,
             seconds: self.arrival.seconds(),
         })
+    }
+
+    /// The records `from..to` as a block that shares the bytes.
+    #[must_use]
+    pub fn cut(&self, from: u32, to: u32) -> Self {
+        let start: usize = self.entries(0, from).map(|e| e.record_len()).sum();
+        let len: usize = self.entries(from, to).map(|e| e.record_len()).sum();
+        let (head, tail) = (from as usize, to as usize);
+        Self {
+            first: match self.inside {
+                None => self.first + u64::from(from),
+                Some(_) => self.first,
+            },
+            inside: self.inside.map(|inside| Inside {
+                from: inside.from + from,
+                ..inside
+            }),
+            index: self
+                .index
+                .slice(head * INDEX_ENTRY_BYTES..tail * INDEX_ENTRY_BYTES),
+            blob: self.blob.slice(start..start + len),
+            ..self.clone()
+        }
     }
 
     pub(crate) fn entries(&self, from: u32, to: u32) -> impl Iterator<Item = Entry> {

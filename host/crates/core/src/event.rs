@@ -9,10 +9,28 @@ use bytes::Bytes;
 
 use crate::batch::Batch;
 use crate::block::RecordRef;
+use crate::shard::ShardId;
 use crate::tenant::Scope;
+use crate::time::UnixMillis;
+use crate::timestamp;
 
 /// Bytes of an event without its records: `{"Records":[]}`.
 pub const EMPTY_EVENT_BYTES: usize = 14;
+
+/// The tumbling window of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventWindow {
+    /// Its beginning.
+    pub start: UnixMillis,
+    /// Its end, exclusive.
+    pub end: UnixMillis,
+    /// The state that its last invocation returned, JSON; empty at its beginning.
+    pub state: String,
+    /// Whether this is its last invocation.
+    pub is_final: bool,
+    /// Whether it ends before its time, because its state is too large.
+    pub ended_early: bool,
+}
 
 /// What every record of a mapping's events says the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +60,49 @@ impl EventSource {
 
     /// The event for a batch.
     pub fn event(&self, batch: &Batch) -> Bytes {
+        let mut text = self.records(batch);
+        text.push('}');
+        Bytes::from(text)
+    }
+
+    /// The event for a batch of a tumbling window.
+    pub fn event_in_window(&self, batch: &Batch, shard: ShardId, window: &EventWindow) -> Bytes {
+        let mut text = self.records(batch);
+        self.write_window(shard, window, &mut text);
+        Bytes::from(text)
+    }
+
+    /// Bytes that a window adds to an event.
+    pub fn window_bytes(&self, shard: ShardId, window: &EventWindow) -> usize {
+        let mut text = String::new();
+        self.write_window(shard, window, &mut text);
+        text.len()
+    }
+
+    fn write_window(&self, shard: ShardId, window: &EventWindow, text: &mut String) {
+        let instant = |at| {
+            let mut text = timestamp::format(at);
+            // Windows begin at whole seconds.
+            text.replace_range(text.len() - ".000Z".len().., "Z");
+            text
+        };
+        let state = match window.state.as_str() {
+            "" => "{}",
+            state => state,
+        };
+        let _ = write!(
+            text,
+            r#","window":{{"start":"{}","end":"{}"}},"state":{state},"shardId":"{shard}","eventSourceARN":"{}","isFinalInvokeForWindow":{},"isWindowTerminatedEarly":{}}}"#,
+            instant(window.start),
+            instant(window.end),
+            self.arn,
+            window.is_final,
+            window.ended_early,
+        );
+    }
+
+    /// `{"Records":[…]`, without the end.
+    fn records(&self, batch: &Batch) -> String {
         let mut text = String::from("{\"Records\":[");
         for (index, record) in batch.iter().enumerate() {
             if index > 0 {
@@ -51,8 +112,8 @@ impl EventSource {
                 push_base64(record.parts.data, text)
             });
         }
-        text.push_str("]}");
-        Bytes::from(text)
+        text.push(']');
+        text
     }
 
     fn write_around(
@@ -109,8 +170,23 @@ mod tests {
     use super::*;
     use crate::batch::Slice;
     use crate::block::{Block, Placement, Records};
-    use crate::shard::ShardId;
-    use crate::time::UnixMillis;
+
+    #[test]
+    fn a_window_adds_its_members_as_aws_writes_them() {
+        let source = EventSource::new(&Scope::default(), "lambda-stream");
+        let window = EventWindow {
+            start: UnixMillis(1_607_497_440_000),
+            end: UnixMillis(1_607_497_560_000),
+            state: r#"{"1":282,"2":715}"#.into(),
+            is_final: false,
+            ended_early: false,
+        };
+        let event = source.event_in_window(&Batch::default(), ShardId(6), &window);
+        let text = r#"{"Records":[],"window":{"start":"2020-12-09T07:04:00Z","end":"2020-12-09T07:06:00Z"},"state":{"1":282,"2":715},"shardId":"shardId-000000000006","eventSourceARN":"arn:aws:kinesis:us-east-1:000000000000:stream/lambda-stream","isFinalInvokeForWindow":false,"isWindowTerminatedEarly":false}"#;
+        assert_eq!(std::str::from_utf8(&event), Ok(text));
+        let bytes = source.window_bytes(ShardId(6), &window);
+        assert_eq!(event.len(), EMPTY_EVENT_BYTES - 1 + bytes);
+    }
 
     #[test]
     fn the_event_is_aws_text_and_its_length_is_known_before() {

@@ -20,6 +20,7 @@ pub mod shard;
 pub mod stream;
 pub mod tenant;
 pub mod time;
+pub mod timestamp;
 
 pub use batch::{Batch, BatchContext, Slice};
 pub use block::{Block, RecordRef, Records};

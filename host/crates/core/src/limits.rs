@@ -64,6 +64,14 @@ pub const MAX_BATCH_SIZE: u32 = 10_000;
 pub const DEFAULT_BATCH_SIZE: u32 = 100;
 /// Longest batching window. CreateEventSourceMapping, "MaximumBatchingWindowInSeconds".
 pub const MAX_BATCHING_WINDOW: Duration = Duration::from_secs(300);
+/// Batches of one shard at a time. CreateEventSourceMapping, "ParallelizationFactor".
+pub const MAX_PARALLELIZATION_FACTOR: u32 = 10;
+/// Longest tumbling window. CreateEventSourceMapping, "TumblingWindowInSeconds".
+pub const MAX_TUMBLING_WINDOW: Duration = Duration::from_secs(900);
+/// Keys of one mapping that may be parked, unless it says otherwise.
+pub const DEFAULT_PARKED_KEYS: u32 = 1_000;
+/// Bytes of one mapping's parked records, unless it says otherwise.
+pub const DEFAULT_PARKED_BYTES: u64 = 64 << 20;
 /// Entries of one PutRecords call.
 pub const MAX_PUT_RECORDS: usize = 500;
 /// Data and keys of one PutRecords call, bytes.

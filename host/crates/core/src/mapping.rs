@@ -12,17 +12,26 @@
 
 mod backoff;
 mod batching;
+mod breaker;
 mod cursor;
+mod lanes;
 mod next;
 mod policy;
 mod response;
+mod window;
 
 pub use backoff::backoff;
 pub use batching::{Cut, Ready, cut, expired_len, ready};
-pub use cursor::{Cursor, Part, Paused, Position, Span};
-pub use next::{Attempted, Judgement, Next, Rest, after, judge};
+pub use breaker::{Admission, BREAKER_WAIT, Breaker, Circuit};
+pub use cursor::{Cursor, Lane, OpenWindow, Part, Paused, Position, Span, lane_of};
+pub use lanes::{Intake, Lanes, Sorted, Work};
+pub use next::{AfterFinal, Attempted, Judgement, Next, Rest, after, after_final, judge, parts_of};
 pub use policy::{OnExhausted, Policy, Reason, StartingPosition};
 pub use response::{ItemFailures, read_item_failures};
+pub use window::{
+    CLOSING_GRACE, MAX_WINDOW_STATE_BYTES, WindowStep, WindowView, state_in, window_start,
+    window_step,
+};
 
 #[cfg(test)]
 mod laws;

@@ -27,6 +27,10 @@ pub enum Table {
     Counter = 9,
     /// Host-wide settings such as the key that signs iterators.
     Host = 10,
+    /// Parked partition keys, by mapping and key: JSON.
+    ParkedKey = 11,
+    /// Records of parked keys, by mapping, key and run: a blob.
+    Parked = 12,
 }
 
 impl Table {
@@ -43,6 +47,8 @@ impl Table {
             8 => Self::Producer,
             9 => Self::Counter,
             10 => Self::Host,
+            11 => Self::ParkedKey,
+            12 => Self::Parked,
             _ => return None,
         })
     }

@@ -1,5 +1,10 @@
-//! Progress of a mapping in a shard: a low mark, ranges that are done above it, and the parts
-//! that are to be tried again. The value that is stored, as JSON, in the table of cursors.
+//! Progress of a mapping in a shard: per lane a mark and the parts that are to be tried again;
+//! the tumbling window that is open; whether the shard stands still. The value that is stored, as
+//! JSON, in the table of cursors.
+//!
+//! A lane takes the records whose partition key falls to it ([`lane_of`]), in order. What a lane
+//! has done above the lowest mark of the shard is thereby known in one position, however many
+//! ranges of records that is, and a restart delivers none of it again.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +40,7 @@ impl From<Position> for (u64, u32) {
     }
 }
 
-/// A run of positions, `from..to`, not empty.
+/// A run of positions, `from..to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
     /// The first.
@@ -44,10 +49,17 @@ pub struct Span {
     pub to: Position,
 }
 
-/// A run of records that waits for an attempt: the durable retry state.
+impl Span {
+    /// Whether it holds no record: the retry state of a window's final invocation.
+    pub fn is_empty(&self) -> bool {
+        self.from >= self.to
+    }
+}
+
+/// A lane's records in a span, which wait for an attempt: the durable retry state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// Its records.
+    /// Where its records lie. Empty: the final invocation of the window, which has none.
     #[serde(flatten)]
     pub span: Span,
     /// Failed attempts so far: of the part's first record in record mode, of the part otherwise.
@@ -58,6 +70,23 @@ pub struct Part {
     pub not_before: UnixMillis,
     /// The request id, kept while the part is retried unchanged.
     pub request_id: String,
+    /// Records in the span that are not the part's any more: they were parked meanwhile. In order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<Position>,
+}
+
+impl Part {
+    /// A part that was never tried.
+    pub fn fresh(span: Span, request_id: String) -> Self {
+        Self {
+            span,
+            attempts: 0,
+            invocations: 0,
+            not_before: UnixMillis(0),
+            request_id,
+            without: Vec::new(),
+        }
+    }
 }
 
 /// Why a shard stands still.
@@ -69,31 +98,99 @@ pub struct Paused {
     pub version: u64,
 }
 
+/// Progress of one lane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lane {
+    /// Every record of the lane before it is done or in `parts`.
+    pub mark: Position,
+    /// What waits for another attempt: in order, apart, before `mark`.
+    pub parts: Vec<Part>,
+}
+
+impl Lane {
+    /// A lane that has done everything before `mark`.
+    pub fn at(mark: Position) -> Self {
+        Self {
+            mark,
+            parts: Vec::new(),
+        }
+    }
+
+    /// Every record of the lane before it is done.
+    pub fn low(&self) -> Position {
+        self.parts.first().map_or(self.mark, |part| part.span.from)
+    }
+}
+
+/// The tumbling window that is open in a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenWindow {
+    /// Where it begins, on the grid of the mapping's windows.
+    pub start: UnixMillis,
+    /// The state that the last invocation returned, JSON.
+    pub state: String,
+    /// Whether the state has grown too large, so that the window ends before its time.
+    pub ended_early: bool,
+}
+
 /// Progress of a mapping in a shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
     /// Grows when a person moves the cursor: what was begun before then does not count.
     pub epoch: u64,
-    /// Everything before it is done.
-    pub low: Position,
-    /// What is done above `low`: in order, apart, not empty.
-    pub done: Vec<Span>,
-    /// What waits for another attempt: in order, apart, at or above `low`, not done.
-    pub parts: Vec<Part>,
+    /// The lanes; as many as the parallelization factor with which they were made, at least one.
+    pub lanes: Vec<Lane>,
+    /// The window that is open, with `TumblingWindowInSeconds`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<OpenWindow>,
+    /// No window that begins earlier opens any more: those before it were closed.
+    #[serde(default)]
+    pub windows_closed_to: UnixMillis,
     /// Whether the shard stands still, and why.
     pub paused: Option<Paused>,
 }
 
 impl Cursor {
-    /// A cursor that has done nothing from `low` on.
+    /// A cursor of one lane that has done nothing from `low` on.
     pub fn starting_at(low: Position) -> Self {
         Self {
             epoch: 1,
-            low,
-            done: Vec::new(),
-            parts: Vec::new(),
+            lanes: vec![Lane::at(low)],
+            window: None,
+            windows_closed_to: UnixMillis(0),
             paused: None,
         }
+    }
+
+    /// Every record before it is done.
+    pub fn low(&self) -> Position {
+        let lows = self.lanes.iter().map(Lane::low);
+        lows.min().unwrap_or(Position::of(1))
+    }
+
+    /// No record from it on has been begun: where lanes meet before their number changes.
+    pub fn high(&self) -> Position {
+        let marks = self.lanes.iter().map(|lane| lane.mark);
+        marks.max().unwrap_or(Position::of(1))
+    }
+
+    /// Whether no part waits in any lane.
+    pub fn has_no_parts(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.parts.is_empty())
+    }
+
+    /// Gives the shard `count` lanes if all lanes have met, which is when the records before
+    /// [`Cursor::high`] are done. Says whether there are `count` now.
+    pub fn relane(&mut self, count: usize) -> bool {
+        if self.lanes.len() == count {
+            return true;
+        }
+        let high = self.high();
+        if self.low() != high || !self.has_no_parts() {
+            return false;
+        }
+        self.lanes = vec![Lane::at(high); count];
+        true
     }
 
     /// Lets a paused shard go on: what was given up on is tried again from the start. Says
@@ -101,90 +198,102 @@ impl Cursor {
     pub fn resume(&mut self) -> bool {
         let was_paused = self.paused.take().is_some();
         if was_paused {
-            for part in &mut self.parts {
+            for part in self.lanes.iter_mut().flat_map(|lane| &mut lane.parts) {
                 (part.attempts, part.not_before) = (0, UnixMillis(0));
             }
         }
         was_paused
     }
 
-    /// Notes that `span` is done and moves the low mark as far as it goes. What was done before
-    /// is not changed.
-    pub fn mark_done(&mut self, span: Span) {
-        let at = self.done.partition_point(|d| d.from < span.from);
-        self.done.insert(at, span);
-        let mut joined: Vec<Span> = Vec::with_capacity(self.done.len());
-        for next in self.done.drain(..) {
-            match joined.last_mut() {
-                Some(last) if next.from <= last.to => last.to = last.to.max(next.to),
-                _ => joined.push(next),
-            }
+    /// The cursor a person has moved to `low`: a new epoch with nothing begun.
+    #[must_use]
+    pub fn moved_to(&self, low: Position) -> Self {
+        Self {
+            epoch: self.epoch + 1,
+            ..Self::starting_at(low)
         }
-        if let Some(first) = joined.first().copied()
-            && first.from <= self.low
-        {
-            self.low = self.low.max(first.to);
-            joined.remove(0);
-        }
-        self.done = joined;
     }
+}
 
-    /// Where the next batch that is not a part begins: behind everything done or waiting.
-    pub fn frontier(&self) -> Position {
-        let done = self.done.last().map_or(self.low, |d| d.to);
-        self.parts.last().map_or(done, |p| p.span.to.max(done))
+/// The lane of `count` that takes a partition key: all its records go there, whatever hash key a
+/// producer gave them. AWS publishes no rule. This one is part of the stored format: FNV-1a of
+/// the key's bytes, mixed so that every bit counts.
+pub fn lane_of(partition_key: &str, count: usize) -> usize {
+    const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const FNV_PRIME: u64 = 0x0100_0000_01b3;
+    if count <= 1 {
+        return 0;
     }
+    let bytes = partition_key.bytes();
+    let mut hash = bytes.fold(FNV_OFFSET, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(FNV_PRIME)
+    });
+    hash ^= hash >> 33;
+    hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash ^= hash >> 33;
+    (hash % count as u64) as usize
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn span(from: u64, to: u64) -> Span {
-        Span {
-            from: Position::of(from),
-            to: Position::of(to),
+    fn part(from: u64, to: u64) -> Part {
+        let (from, to) = (Position::of(from), Position::of(to));
+        Part {
+            attempts: 2,
+            invocations: 3,
+            not_before: UnixMillis(17),
+            ..Part::fresh(Span { from, to }, "r".into())
         }
     }
 
     #[test]
-    fn done_ranges_join_and_lift_the_low_mark() {
+    fn the_low_mark_is_the_lowest_of_the_lanes() {
         let mut cursor = Cursor::starting_at(Position::of(1));
-        cursor.mark_done(span(5, 7));
-        cursor.mark_done(span(3, 4));
-        assert_eq!(
-            (cursor.low.record, cursor.done.as_slice()),
-            (1, [span(3, 4), span(5, 7)].as_slice())
+        assert!(cursor.relane(3));
+        cursor.lanes[0].mark = Position::of(9);
+        cursor.lanes[1].mark = Position::of(5);
+        cursor.lanes[2].mark = Position::of(12);
+        assert_eq!((cursor.low().record, cursor.high().record), (5, 12));
+        cursor.lanes[2].parts.push(part(2, 4));
+        assert_eq!(cursor.low().record, 2);
+    }
+
+    #[test]
+    fn lanes_change_their_number_only_where_they_have_met() {
+        let mut cursor = Cursor::starting_at(Position::of(1));
+        assert!(cursor.relane(2));
+        cursor.lanes[1].mark = Position::of(7);
+        assert!(!cursor.relane(3), "lane 0 is behind");
+        cursor.lanes[0].mark = Position::of(7);
+        cursor.lanes[0].parts.push(part(3, 4));
+        assert!(!cursor.relane(3), "a part waits");
+        cursor.lanes[0].parts.clear();
+        assert!(cursor.relane(3));
+        assert_eq!(cursor.lanes, vec![Lane::at(Position::of(7)); 3]);
+    }
+
+    #[test]
+    fn keys_spread_evenly_and_stay_in_their_lane() {
+        let mut counts = [0; 10];
+        for n in 0..10_000 {
+            counts[lane_of(&format!("key-{n}"), 10)] += 1;
+        }
+        assert!(
+            counts.iter().all(|c| (800..1_200).contains(c)),
+            "{counts:?}"
         );
-        cursor.mark_done(span(4, 5));
-        assert_eq!(
-            (cursor.low.record, cursor.done.as_slice()),
-            (1, [span(3, 7)].as_slice())
-        );
-        cursor.mark_done(span(1, 3));
-        assert_eq!((cursor.low.record, cursor.done.len()), (7, 0));
-        cursor.mark_done(span(2, 5));
-        assert_eq!(
-            (cursor.low.record, cursor.done.len()),
-            (7, 0),
-            "progress never goes back"
-        );
-        assert_eq!(cursor.frontier().record, 7);
+        assert_eq!(lane_of("k", 7), lane_of("k", 7));
+        assert_eq!(lane_of("k", 1), 0);
     }
 
     #[test]
     fn the_stored_form_is_settled() {
-        let mut cursor = Cursor::starting_at(Position::of(4));
-        cursor.parts.push(Part {
-            span: span(4, 9),
-            attempts: 2,
-            invocations: 3,
-            not_before: UnixMillis(17),
-            request_id: "r".into(),
-        });
-        let json = r#"{"epoch":1,"low":[4,0],"done":[],"parts":[{"from":[4,0],"to":[9,0],"attempts":2,"invocations":3,"not_before":17,"request_id":"r"}],"paused":null}"#;
+        let mut cursor = Cursor::starting_at(Position::of(9));
+        cursor.lanes[0].parts.push(part(4, 9));
+        let json = r#"{"epoch":1,"lanes":[{"mark":[9,0],"parts":[{"from":[4,0],"to":[9,0],"attempts":2,"invocations":3,"not_before":17,"request_id":"r"}]}],"windows_closed_to":0,"paused":null}"#;
         assert_eq!(serde_json::to_string(&cursor).expect("json"), json);
         assert_eq!(serde_json::from_str::<Cursor>(json).expect("json"), cursor);
-        assert_eq!(cursor.frontier().record, 9);
     }
 }

@@ -314,34 +314,6 @@ fn a_throttle_uses_no_attempt() {
 }
 
 #[test]
-fn done_ranges_never_take_progress_back() {
-    for seed in 1..500u64 {
-        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let mut cursor = Cursor::starting_at(Position::of(1));
-        let mut spans: Vec<(u64, u64)> = (0..20).map(|i| (1 + i * 3, 4 + i * 3)).collect();
-        let mut low = cursor.low;
-        while !spans.is_empty() {
-            let (from, to) = spans.remove(dice.roll(spans.len() as u64) as usize);
-            cursor.mark_done(Span {
-                from: Position::of(from),
-                to: Position::of(to),
-            });
-            assert!(cursor.low >= low, "seed {seed}");
-            assert!(
-                cursor.done.windows(2).all(|w| w[0].to < w[1].from),
-                "seed {seed}"
-            );
-            low = cursor.low;
-        }
-        assert_eq!(
-            (cursor.low, cursor.done.len()),
-            (Position::of(61), 0),
-            "seed {seed}"
-        );
-    }
-}
-
-#[test]
 fn an_effect_of_no_record_makes_a_partial_answer_a_failure() {
     use crate::batch::{Batch, Slice};
     use crate::block::{Block, Placement, Records};

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crate::batch::Batch;
 use crate::effects::Effects;
-use crate::mapping::{ItemFailures, Policy, backoff, read_item_failures};
+use crate::mapping::{ItemFailures, Part, Policy, Position, Span, backoff, read_item_failures};
 use crate::outcome::{Cause, Failure, Outcome};
+use crate::time::UnixMillis;
 
 /// An outcome as the rules see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +92,74 @@ pub struct Rest {
     pub delay: Duration,
     /// Whether this is the batch unchanged: it keeps its request id.
     pub unchanged: bool,
+}
+
+/// What follows from the final invocation of a window, which has no records. Given up means that
+/// the window is: its state is dropped.
+pub fn after_final(judgement: &Judgement, attempts: u32, policy: &Policy) -> AfterFinal {
+    match judgement {
+        Judgement::Success | Judgement::Partial(_) => AfterFinal::Closed,
+        Judgement::Throttled(_) => AfterFinal::Again {
+            attempts,
+            delay: backoff(1),
+        },
+        Judgement::Failed(_) if policy.is_exhausted(attempts + 1) => AfterFinal::GivenUp,
+        Judgement::Failed(_) => AfterFinal::Again {
+            attempts: attempts + 1,
+            delay: backoff(attempts + 1),
+        },
+    }
+}
+
+/// What follows from the final invocation of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum AfterFinal {
+    /// The window is closed.
+    Closed,
+    /// It is invoked again.
+    Again {
+        /// Failed attempts that count.
+        attempts: u32,
+        /// How long it waits.
+        delay: Duration,
+    },
+    /// Its attempts ended.
+    GivenUp,
+}
+
+/// The parts that `next` leaves of a part: `boundary` gives the position where the record with an
+/// index begins, so that the whole span is covered whatever lies between the records.
+pub fn parts_of(
+    next: &Next,
+    part: &Part,
+    boundary: impl Fn(usize) -> Position,
+    now: UnixMillis,
+    mut request_id: impl FnMut() -> String,
+) -> Vec<Part> {
+    let parts = next.rest.iter().map(|rest| {
+        let at_head = rest.records.start == 0;
+        let span = Span {
+            from: boundary(rest.records.start),
+            to: boundary(rest.records.end),
+        };
+        let inside = |at: &&Position| (span.from..span.to).contains(*at);
+        Part {
+            span,
+            without: part.without.iter().filter(inside).copied().collect(),
+            attempts: rest.attempts,
+            invocations: match at_head {
+                true => part.invocations + 1,
+                false => u32::from(rest.attempts > 0),
+            },
+            not_before: now.plus(rest.delay),
+            request_id: match rest.unchanged {
+                true => part.request_id.clone(),
+                false => request_id(),
+            },
+        }
+    });
+    parts.collect()
 }
 
 /// What follows from a judgement.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::DEFAULT_BATCH_SIZE;
+use crate::limits::{DEFAULT_BATCH_SIZE, DEFAULT_PARKED_BYTES, DEFAULT_PARKED_KEYS};
 use crate::time::UnixMillis;
 
 /// Where a shard without a checkpoint is read from.
@@ -32,6 +32,9 @@ pub enum OnExhausted {
     Discard,
     /// The shard stops until a person or a new version of the function resumes it.
     Pause,
+    /// The record at fault and every later one of its partition key wait in order, until a
+    /// person lets them go on; other keys are not held up. An entry of the failure store says why.
+    Park,
 }
 
 /// How a mapping cuts, retries and gives up.
@@ -51,6 +54,40 @@ pub struct Policy {
     pub report_batch_item_failures: bool,
     /// What happens when attempts end.
     pub on_exhausted: OnExhausted,
+    /// Batches of one shard that may run at a time, 1 … 10; each partition key stays in order.
+    #[serde(default = "one")]
+    pub parallelization_factor: u32,
+    /// Length of a tumbling window, 0 … 900 s; 0: none. Not together with lanes or filters.
+    #[serde(default)]
+    pub tumbling_window: Duration,
+    /// Patterns of which a record must match one, 0 … 10; none: every record is delivered.
+    #[serde(default)]
+    pub filter_criteria: Vec<String>,
+    /// Whether KPL aggregates are taken apart. As AWS has it: not for a stream, but for a
+    /// consumer of enhanced fan-out. Stays as the mapping was made.
+    #[serde(default)]
+    pub deaggregate: bool,
+    /// Failed batches in a row after which the mapping waits before it tries one more; 0: never.
+    #[serde(default)]
+    pub circuit_breaker: u32,
+    /// With `Park`: keys that may be parked, 1 … 100,000. At the bound a shard pauses.
+    #[serde(default = "default_parked_keys")]
+    pub max_parked_keys: u32,
+    /// With `Park`: bytes of parked records. At the bound a shard pauses.
+    #[serde(default = "default_parked_bytes")]
+    pub max_parked_bytes: u64,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn default_parked_keys() -> u32 {
+    DEFAULT_PARKED_KEYS
+}
+
+fn default_parked_bytes() -> u64 {
+    DEFAULT_PARKED_BYTES
 }
 
 impl Policy {
@@ -64,6 +101,13 @@ impl Policy {
             bisect_batch_on_function_error: false,
             report_batch_item_failures: false,
             on_exhausted: OnExhausted::Discard,
+            parallelization_factor: 1,
+            tumbling_window: Duration::ZERO,
+            filter_criteria: Vec::new(),
+            deaggregate: false,
+            circuit_breaker: 0,
+            max_parked_keys: DEFAULT_PARKED_KEYS,
+            max_parked_bytes: DEFAULT_PARKED_BYTES,
         }
     }
 
@@ -75,6 +119,11 @@ impl Policy {
             bisect_batch_on_function_error: true,
             ..Self::aws()
         }
+    }
+
+    /// The length of a tumbling window, if the mapping has one.
+    pub fn window(&self) -> Option<Duration> {
+        (self.tumbling_window > Duration::ZERO).then_some(self.tumbling_window)
     }
 
     /// Whether `attempts` are all that a batch gets.

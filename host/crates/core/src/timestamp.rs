@@ -3,7 +3,7 @@
 //! Days are counted in the proleptic Gregorian calendar, by eras of 400 years that begin in March,
 //! so that a leap day is the last day of its year.
 
-use shardmill_core::UnixMillis;
+use crate::time::UnixMillis;
 
 const MILLIS_PER_DAY: i64 = 86_400_000;
 const DAYS_PER_ERA: i64 = 146_097;
@@ -11,7 +11,7 @@ const DAYS_PER_ERA: i64 = 146_097;
 const DAYS_BEFORE_EPOCH: i64 = 719_468;
 
 /// `2026-11-23T13:28:40.123Z`.
-pub(crate) fn format(instant: UnixMillis) -> String {
+pub fn format(instant: UnixMillis) -> String {
     let millis = i64::try_from(instant.0).unwrap_or(i64::MAX);
     let (days, rest) = (
         millis.div_euclid(MILLIS_PER_DAY),
@@ -25,7 +25,7 @@ pub(crate) fn format(instant: UnixMillis) -> String {
 
 /// Reads `2026-11-23T13:28:40Z`, with a fraction and an offset such as `+01:00` if wanted; a
 /// space may stand for the `T`. `None` for anything else, and before 1970.
-pub(crate) fn parse(text: &str) -> Option<UnixMillis> {
+pub fn parse(text: &str) -> Option<UnixMillis> {
     let (date, time) = text.split_once(['T', 't', ' '])?;
     let mut date = date.splitn(3, '-');
     let year = digits(date.next()?, 4)?;

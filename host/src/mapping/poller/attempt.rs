@@ -1,0 +1,215 @@
+//! One attempt at a batch: the invocation, and what is needed to repeat it.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use shardmill_core::event::{EventSource, EventWindow};
+use shardmill_core::mapping::{Part, Position, Span};
+use shardmill_core::sandbox::{Input, Invocation};
+use shardmill_core::{Batch, BatchContext, ShardId, UnixMillis};
+use tokio_util::sync::CancellationToken;
+
+use super::Poller;
+use crate::functions::Loaded;
+use crate::mapping::commit::{Attempt, FunctionGuard, StoredState};
+use crate::mapping::resource::{Inner, Mapping};
+
+/// Conflicts after which a batch runs alone among the batches of its function.
+const CONFLICTS_BEFORE_LOCK: u32 = 3;
+
+/// Bit of a packed batch's flags: the window's final invocation.
+const FINAL_INVOCATION: u32 = 1;
+/// Bit of a packed batch's flags: the window ended before its time.
+const ENDED_EARLY: u32 = 2;
+
+/// A batch to be tried.
+#[derive(Clone)]
+pub(in crate::mapping) struct Job {
+    /// Where it stands, and its attempts so far.
+    pub(in crate::mapping) part: Part,
+    /// Its records; none in the final invocation of a window.
+    pub(in crate::mapping) batch: Batch,
+    /// Records of the part whose keys are parked meanwhile.
+    pub(super) parked: Batch,
+    /// What was trimmed at its head.
+    pub(super) lost: Option<Span>,
+    /// The tumbling window that it belongs to.
+    pub(in crate::mapping) window: Option<EventWindow>,
+    /// Not to be run before, for reasons of the host's.
+    pub(super) not_before: UnixMillis,
+    /// How often the host had no room for it.
+    pub(super) throttles: u32,
+    /// How often a value was changed under it.
+    pub(super) conflicts: u32,
+}
+
+impl Job {
+    pub(super) fn new(part: Part, batch: Batch) -> Self {
+        Self {
+            part,
+            batch,
+            parked: Batch::default(),
+            lost: None,
+            window: None,
+            not_before: UnixMillis(0),
+            throttles: 0,
+            conflicts: 0,
+        }
+    }
+
+    /// Whether this is the final invocation of a window.
+    pub(super) fn is_final(&self) -> bool {
+        self.window.as_ref().is_some_and(|w| w.is_final)
+    }
+
+    /// The position where the record with this index begins, so that the whole span is covered
+    /// whatever was left out between the records.
+    pub(super) fn boundary(&self, index: usize) -> Position {
+        if index == 0 {
+            return self.part.span.from;
+        }
+        let record = self.batch.get(index);
+        record.map_or(self.part.span.to, |record| record.beginning())
+    }
+}
+
+/// An attempt that has ended. `None`: the host is being stopped for good.
+pub(super) struct Ended {
+    pub(super) lane: usize,
+    pub(super) job: Job,
+    pub(super) attempt: Option<Attempt>,
+}
+
+impl Poller {
+    /// Runs a lane's batch; the loop is told when it has ended.
+    pub(super) fn run_job(&mut self, lane: usize, job: Job, loaded: &Arc<Loaded>) {
+        if let Some(last) = job.batch.get(job.batch.len().saturating_sub(1)) {
+            let age = self.inner.clock.now().since(last.arrival);
+            self.metrics.set_iterator_age(age);
+        }
+        let place = Place {
+            inner: Arc::clone(&self.inner),
+            mapping: Arc::clone(&self.mapping),
+            shard: self.source.shard.shard,
+            loaded: Arc::clone(loaded),
+            json: self.event_source(loaded),
+            kill: self.kill.clone(),
+        };
+        self.running.push(Box::pin(async move {
+            let attempt = place.attempt(&job).await;
+            Ended { lane, job, attempt }
+        }));
+    }
+}
+
+/// Where an attempt is made.
+pub(in crate::mapping) struct Place {
+    pub(in crate::mapping) inner: Arc<Inner>,
+    pub(in crate::mapping) mapping: Arc<Mapping>,
+    pub(in crate::mapping) shard: ShardId,
+    pub(in crate::mapping) loaded: Arc<Loaded>,
+    pub(in crate::mapping) json: Option<EventSource>,
+    pub(in crate::mapping) kill: CancellationToken,
+}
+
+impl Place {
+    /// Runs the handler once. `None` when the host is being stopped for good.
+    pub(in crate::mapping) async fn attempt(&self, job: &Job) -> Option<Attempt> {
+        let (inner, mapping, loaded) = (&self.inner, &self.mapping, &self.loaded);
+        let lock = inner.function_lock(&mapping.scope, &mapping.function);
+        let guard = if job.conflicts < CONFLICTS_BEFORE_LOCK {
+            FunctionGuard::Shared {
+                _guard: lock.read_owned().await,
+            }
+        } else {
+            FunctionGuard::Alone {
+                _guard: lock.write_owned().await,
+            }
+        };
+        let now = inner.clock.now();
+        let input = match (&self.json, &job.window) {
+            (None, _) => Input::Records(job.batch.clone()),
+            (Some(source), window) => Input::Event {
+                json: match window {
+                    None => source.event(&job.batch),
+                    Some(window) => source.event_in_window(&job.batch, self.shard, window),
+                },
+                count: job.batch.len(),
+            },
+        };
+        let seed = self.seed(job);
+        let invocation = Invocation {
+            module: Arc::clone(&loaded.module),
+            input,
+            context: self.context(job),
+            limits: loaded.function.settings.limits.clone(),
+            environment: Arc::clone(&loaded.environment),
+            state: Arc::new(StoredState {
+                store: Arc::clone(&inner.store),
+                scope: mapping.scope.clone(),
+                function: mapping.function.clone(),
+            }),
+            now,
+            seed,
+        };
+        let report = tokio::select! {
+            biased;
+            report = inner.sandbox.invoke(invocation) => report,
+            () = self.kill.cancelled() => return None,
+        };
+        inner.metrics_of(&mapping.id).count(&report);
+        Some(Attempt {
+            report,
+            seed,
+            now,
+            loaded: Arc::clone(loaded),
+            _guard: guard,
+        })
+    }
+
+    fn context(&self, job: &Job) -> BatchContext {
+        let function = &self.loaded.function;
+        let mut context = BatchContext {
+            stream: self.mapping.stream.to_string(),
+            shard: self.shard.to_string(),
+            request_id: job.part.request_id.clone(),
+            function: function.name.clone(),
+            version: function.version.to_string(),
+            tenant: self.mapping.scope.tenant.to_string(),
+            attempt: job.part.attempts + 1,
+            ..BatchContext::default()
+        };
+        if let Some(window) = &job.window {
+            context.window_state = window.state.clone();
+            context.window = (window.start, window.end);
+            for (set, flag) in [
+                (window.is_final, FINAL_INVOCATION),
+                (window.ended_early, ENDED_EARLY),
+            ] {
+                context.flags |= if set { flag } else { 0 };
+            }
+        }
+        context
+    }
+
+    /// The guest's randomness: the same for every attempt at the same records on the same version.
+    fn seed(&self, job: &Job) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        let Position { record, sub } = job.part.span.from;
+        for part in [
+            self.mapping.scope.tenant.to_string(),
+            self.mapping.stream.to_string(),
+            self.mapping.id.clone(),
+            self.shard.to_string(),
+            match sub {
+                0 => record.to_string(),
+                sub => format!("{record}.{sub}"),
+            },
+            self.loaded.function.version.to_string(),
+        ] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        hash.finalize().into()
+    }
+}

@@ -1,0 +1,457 @@
+//! What a poller's lanes do next: read on, form a batch, wait, or end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shardmill_core::event::{EMPTY_EVENT_BYTES, EventSource, EventWindow};
+use shardmill_core::limits::MAX_EVENT_BYTES;
+use shardmill_core::mapping::{
+    Admission, Intake, Part, Position, Ready, Sorted, Span, WindowStep, WindowView, Work,
+    window_step,
+};
+use shardmill_core::{Batch, RecordRef, UnixMillis};
+use uuid::Uuid;
+
+use super::attempt::Job;
+use super::{End, FOREVER, PROGRESS_DELAY, Poller, Trouble, Wait, Wakes};
+use crate::functions::Loaded;
+use crate::mapping::metrics::MappingMetrics;
+
+/// Bytes that a packed record takes beside its key and data.
+const PACKED_OVERHEAD_BYTES: usize = shardmill_core::abi::INDEX_ENTRY_BYTES;
+
+impl Poller {
+    /// One turn: begins whatever can begin, and says what to wait for.
+    pub(super) async fn turn(&mut self, wakes: &mut Wakes) -> Result<Wait, Trouble> {
+        let now = self.inner.clock.now();
+        if now < self.rest_until {
+            return Ok(Wait {
+                until: self.rest_until,
+                records: false,
+            });
+        }
+        if self.cursor.paused.is_some() {
+            return self.pause_when_idle().await;
+        }
+        let loaded = self.load_function().await?;
+        loop {
+            // A closed shard takes no records any more, so this order misses none.
+            wakes.streams.borrow_and_update();
+            let closed = self.source.is_closed();
+            let end = Position::of(*wakes.appended.borrow_and_update());
+            let read = self.read_on(&loaded, end).await?;
+            let wait = self.begin(&loaded, end, closed).await?;
+            if self.cursor.paused.is_some() {
+                return self.pause_when_idle().await;
+            }
+            if self.is_finished(end, closed) {
+                self.save_progress().await?;
+                return Err(Trouble::Ended(End::Finished));
+            }
+            let hungry = self.wants(end).is_some();
+            if read && hungry && self.running.is_empty() {
+                continue;
+            }
+            let lanes = 0..self.lanes.count();
+            return Ok(Wait {
+                // Running batches are looked after between two reads.
+                until: if read && hungry { now } else { wait },
+                records: lanes
+                    .into_iter()
+                    .any(|lane| self.lanes.work(lane) == Work::Idle),
+            });
+        }
+    }
+
+    async fn pause_when_idle(&mut self) -> Result<Wait, Trouble> {
+        if self.running.is_empty() {
+            let reason = self.cursor.paused.as_ref().map(|p| p.reason.clone());
+            let end = self.stand_still(&reason.unwrap_or_default()).await;
+            return Err(Trouble::Ended(end));
+        }
+        Ok(Wait {
+            until: FOREVER,
+            records: false,
+        })
+    }
+
+    /// The function of now. What was gathered for another way of calling it is measured again.
+    async fn load_function(&mut self) -> Result<Arc<Loaded>, Trouble> {
+        let (scope, name) = (&self.mapping.scope, &self.mapping.function);
+        let loaded = self.inner.functions.get(scope, name).await;
+        let loaded = loaded.map_err(Trouble::Function)?;
+        let weighs = |l: &Loaded| {
+            (
+                l.carrier().takes_json(),
+                l.function.settings.limits.batch_bytes,
+            )
+        };
+        if self
+            .measured
+            .as_ref()
+            .is_some_and(|m| weighs(m) != weighs(&loaded))
+        {
+            for lane in 0..self.lanes.count() {
+                if let Some(job) = self.held[lane].take() {
+                    self.lanes.give_back(lane, job.part.span.from);
+                }
+            }
+            self.lanes.forget();
+        }
+        self.measured = Some(Arc::clone(&loaded));
+        Ok(loaded)
+    }
+
+    pub(super) fn event_source(&self, loaded: &Loaded) -> Option<EventSource> {
+        let stream = self.mapping.stream.as_str();
+        let json = loaded.carrier().takes_json();
+        json.then(|| EventSource::new(&self.mapping.scope, stream))
+    }
+
+    /// Where lanes meet before their number changes.
+    fn meeting(&self) -> Option<Position> {
+        (self.cursor.lanes.len() != self.wanted_lanes()).then(|| self.cursor.high())
+    }
+
+    fn wants(&self, end: Position) -> Option<(Position, usize)> {
+        self.lanes.wants(&self.mapping.policy, self.meeting(), end)
+    }
+
+    /// Reads once for the lanes that have room. Says whether something was there.
+    async fn read_on(&mut self, loaded: &Loaded, end: Position) -> Result<bool, Trouble> {
+        let Some((from, room)) = self.wants(end) else {
+            return Ok(false);
+        };
+        let blocks = self.source.read(from, room).await?;
+        let first = match blocks.first() {
+            Some(block) => block.position(0),
+            None => self.source.floor().await?,
+        };
+        if first > from
+            && let Some(lost) = self.lanes.skip_trimmed(first)
+        {
+            self.give_up_trimmed(lost, loaded).await?;
+        }
+        let json = self.event_source(loaded);
+        let budget = match &json {
+            Some(source) => self.event_budget(source),
+            None => loaded.function.settings.limits.batch_bytes,
+        };
+        let size = |record: &RecordRef<'_>| match &json {
+            Some(source) => source.record_bytes(record),
+            None => record.payload_bytes() + PACKED_OVERHEAD_BYTES,
+        };
+        let (mut dropped, mut not_json) = (0, 0);
+        let parked = self.parked.names();
+        let filters = &self.filters;
+        let mut sort = |record: &RecordRef<'_>| {
+            let sorted = filters.sort(record, &mut not_json);
+            match sorted {
+                Sorted::Drop => dropped += 1,
+                Sorted::Deliver if parked.contains(record.parts.key) => return Sorted::Park,
+                Sorted::Deliver | Sorted::Park => {}
+            }
+            sorted
+        };
+        let plain = filters.is_empty() && parked.is_empty();
+        let mut intake = Intake {
+            policy: &self.mapping.policy,
+            budget,
+            size: &size,
+            until: (self.cursor.lanes.len() != self.wanted_lanes()).then(|| self.cursor.high()),
+            windows_closed_to: self.cursor.windows_closed_to,
+            sort: if plain { None } else { Some(&mut sort) },
+        };
+        for block in &blocks {
+            self.lanes.offer(block, from, &mut intake);
+        }
+        drop(parked);
+        MappingMetrics::add(&self.metrics.filtered_out, dropped);
+        MappingMetrics::add(&self.metrics.not_json, not_json);
+        Ok(!blocks.is_empty())
+    }
+
+    /// Bytes of an event that are left for records.
+    fn event_budget(&self, source: &EventSource) -> usize {
+        let budget = MAX_EVENT_BYTES - EMPTY_EVENT_BYTES;
+        let Some(open) = &self.cursor.window else {
+            return budget;
+        };
+        let window = self.event_window(open.start, false);
+        budget.saturating_sub(source.window_bytes(self.source.shard.shard, &window))
+    }
+
+    /// Forms batches for the lanes that are free and runs what can run. Gives the instant at
+    /// which there is more to do.
+    async fn begin(
+        &mut self,
+        loaded: &Arc<Loaded>,
+        end: Position,
+        closed: bool,
+    ) -> Result<UnixMillis, Trouble> {
+        let mut wake = FOREVER;
+        for lane in 0..self.lanes.count() {
+            loop {
+                if self.held[lane].is_none() && self.lanes.work(lane) == Work::Idle {
+                    match self.next_job(lane, end, closed).await? {
+                        Ok(job) => self.held[lane] = job,
+                        Err(at) => wake = wake.min(at),
+                    }
+                }
+                let Some(job) = self.held[lane].take() else {
+                    break;
+                };
+                let from = job.part.span.from;
+                match self.try_run(lane, job, loaded).await {
+                    Ok(Ok(())) if self.cursor.paused.is_some() => return Ok(wake),
+                    Ok(Ok(())) => {}
+                    Ok(Err(at)) => {
+                        wake = wake.min(at);
+                        break;
+                    }
+                    Err(trouble) => {
+                        self.lanes.give_back(lane, from);
+                        return Err(trouble);
+                    }
+                }
+            }
+        }
+        self.save_when_due(wake).await
+    }
+
+    /// Runs a batch, or gives up what of it no attempt can deliver. `Err`: it waits until then.
+    async fn try_run(
+        &mut self,
+        lane: usize,
+        job: Job,
+        loaded: &Arc<Loaded>,
+    ) -> Result<Result<(), UnixMillis>, Trouble> {
+        let Some(job) = self.give_up_undeliverable(lane, job, loaded).await? else {
+            return Ok(Ok(()));
+        };
+        if let Err(at) = self.may_run(&job) {
+            self.held[lane] = Some(job);
+            return Ok(Err(at));
+        }
+        if let Some(job) = self.after_deaths(lane, job, loaded).await? {
+            self.run_job(lane, job, loaded);
+        }
+        Ok(Ok(()))
+    }
+
+    /// Whether a batch may run now; the instant when to ask again.
+    fn may_run(&mut self, job: &Job) -> Result<(), UnixMillis> {
+        let now = self.inner.clock.now();
+        if now < job.not_before {
+            return Err(job.not_before);
+        }
+        if self.is_full() {
+            self.report(&Trouble::Full);
+            return Err(now.plus(super::TROUBLE_WAIT));
+        }
+        if self.mapping.policy.circuit_breaker > 0
+            && let Admission::Wait(until) = self.metrics.breaker().admit(now)
+        {
+            return Err(until);
+        }
+        Ok(())
+    }
+
+    /// The batch that a free lane runs next: its first part, the final invocation of its window,
+    /// or what it has gathered. `Err`: nothing before this instant.
+    async fn next_job(
+        &mut self,
+        lane: usize,
+        end: Position,
+        closed: bool,
+    ) -> Result<Result<Option<Job>, UnixMillis>, Trouble> {
+        let now = self.inner.clock.now();
+        if let Some(part) = self.cursor.lanes[lane].parts.first().cloned() {
+            let due = part.not_before.min(self.expiry_of(lane, &part).await?);
+            if now < due {
+                return Ok(Err(due));
+            }
+            return self.part_job(lane, part).await.map(|job| Ok(Some(job)));
+        }
+        let next = self.lanes.next(lane);
+        let met = self.meeting().is_some_and(|until| next >= until);
+        let at_end = met || (closed && next >= end);
+        let mut window = None;
+        let mut window_end = FOREVER;
+        if let Some(length) = self.mapping.policy.window() {
+            let view = WindowView {
+                open: self.cursor.window.as_ref(),
+                closed_to: self.cursor.windows_closed_to,
+                first: self.lanes.first_arrival(lane),
+                at_end: closed && next >= end,
+                length,
+            };
+            match window_step(view, now) {
+                WindowStep::Idle => {}
+                WindowStep::CloseAt(at) => window_end = at,
+                WindowStep::Close => return Ok(Ok(Some(self.final_job(lane)))),
+                WindowStep::Records(start) => {
+                    window = Some(self.event_window(start, false));
+                    window_end = start.plus(length);
+                }
+            }
+        }
+        let over = now >= window_end && window.is_some();
+        match self
+            .lanes
+            .ready(lane, &self.mapping.policy, at_end || over, now)
+        {
+            Ready::Now => {
+                let (span, batch) = self.lanes.take(lane);
+                Ok(Ok(Some(Job {
+                    window,
+                    ..Job::new(Part::fresh(span, self.inner.request_id()), batch)
+                })))
+            }
+            Ready::At(at) => Ok(Err(at.min(window_end))),
+            Ready::Empty => Ok(Err(window_end)),
+        }
+    }
+
+    /// A part that waits, read again.
+    async fn part_job(&mut self, lane: usize, part: Part) -> Result<Job, Trouble> {
+        self.lanes.take_part(lane);
+        if part.span.is_empty() {
+            let window = self.final_window();
+            return Ok(Job {
+                window,
+                ..Job::new(part, Batch::default())
+            });
+        }
+        let lanes = (lane, self.lanes.count());
+        let mut not_json = 0;
+        let read = {
+            let parked: std::collections::BTreeSet<String> = self.parked.names().clone();
+            let filters = &self.filters;
+            let mut sort = |record: &RecordRef<'_>| match filters.sort(record, &mut not_json) {
+                Sorted::Deliver if parked.contains(record.parts.key) => Sorted::Park,
+                sorted => sorted,
+            };
+            self.source.read_part(&part, lanes, &mut sort).await
+        };
+        let read = match read {
+            Ok(read) => read,
+            Err(error) => {
+                self.lanes.free(lane, true, self.inner.clock.now());
+                return Err(error.into());
+            }
+        };
+        let mut job = Job::new(part, read.batch);
+        (job.lost, job.parked) = (read.lost, read.parked);
+        if self.mapping.policy.window().is_some() {
+            let first = job.batch.get(0).map(|r| r.arrival);
+            let start = first.map(|first| self.window_of(first));
+            job.window = start.map(|start| self.event_window(start, false));
+        }
+        Ok(job)
+    }
+
+    /// The final invocation of the open window.
+    fn final_job(&mut self, lane: usize) -> Job {
+        let at = self.cursor.lanes[lane].mark;
+        let part = Part::fresh(Span { from: at, to: at }, self.inner.request_id());
+        let window = self.final_window();
+        self.lanes.take_part(lane);
+        Job {
+            window,
+            ..Job::new(part, Batch::default())
+        }
+    }
+
+    fn final_window(&self) -> Option<EventWindow> {
+        let open = self.cursor.window.as_ref()?;
+        Some(self.event_window(open.start, true))
+    }
+
+    fn window_of(&self, arrival: UnixMillis) -> UnixMillis {
+        match &self.cursor.window {
+            Some(open) => open.start,
+            None => shardmill_core::mapping::window_start(
+                arrival,
+                self.mapping.policy.tumbling_window,
+                self.cursor.windows_closed_to,
+            ),
+        }
+    }
+
+    fn event_window(&self, start: UnixMillis, is_final: bool) -> EventWindow {
+        let open = self.cursor.window.as_ref().filter(|w| w.start == start);
+        EventWindow {
+            start,
+            end: start.plus(self.mapping.policy.tumbling_window),
+            state: open.map_or_else(|| "{}".into(), |w| w.state.clone()),
+            is_final,
+            ended_early: open.is_some_and(|w| w.ended_early),
+        }
+    }
+
+    /// When the oldest record of a lane's first part passes the mapping's age limit.
+    async fn expiry_of(&mut self, lane: usize, part: &Part) -> Result<UnixMillis, Trouble> {
+        let Some(limit) = self.mapping.policy.maximum_record_age else {
+            return Ok(FOREVER);
+        };
+        let from = part.span.from;
+        if let Some((at, expiry)) = self.expiry[lane]
+            && at == from
+        {
+            return Ok(expiry);
+        }
+        let arrival = match &self.cursor.window {
+            Some(open) if part.span.is_empty() => {
+                Some(open.start.plus(self.mapping.policy.tumbling_window))
+            }
+            _ => self
+                .source
+                .read(from, 1)
+                .await?
+                .first()
+                .map(|b| b.arrival()),
+        };
+        let expiry = arrival.map_or(FOREVER, |a| a.plus(limit + Duration::from_millis(1)));
+        self.expiry[lane] = Some((from, expiry));
+        Ok(expiry)
+    }
+
+    fn is_finished(&self, end: Position, closed: bool) -> bool {
+        closed
+            && !self.lanes.is_busy()
+            && self.lanes.has_read(end)
+            && self.cursor.has_no_parts()
+            && self.cursor.window.is_none()
+    }
+
+    /// Commits progress that is in memory when it is old enough. Lanes that have met change their
+    /// number.
+    async fn save_when_due(&mut self, wake: UnixMillis) -> Result<UnixMillis, Trouble> {
+        let now = self.inner.clock.now();
+        let meeting = self.meeting().is_some();
+        let parked = self.lanes.has_parked();
+        if !self.lanes.is_ahead(&self.cursor) && !parked {
+            self.unsaved = None;
+            let met = meeting && !self.lanes.is_busy();
+            if met && self.cursor.relane(self.wanted_lanes()) {
+                self.set_lanes();
+                self.save_cursor().await?;
+                return Ok(now);
+            }
+            return Ok(wake);
+        }
+        let due = self.unsaved.get_or_insert(now).plus(PROGRESS_DELAY);
+        if now < due && !meeting && !parked {
+            return Ok(wake.min(due));
+        }
+        self.save_progress().await?;
+        Ok(now)
+    }
+}
+
+impl crate::mapping::resource::Inner {
+    pub(in crate::mapping) fn request_id(&self) -> String {
+        Uuid::new_v4().to_string()
+    }
+}
