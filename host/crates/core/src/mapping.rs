@@ -10,6 +10,8 @@
 //! Rules: Lambda developer guide, "Process Amazon Kinesis Data Streams records with Lambda",
 //! and where AWS is silent, what `docs/parity.md` says.
 
+pub mod filter;
+
 mod backoff;
 mod batching;
 mod breaker;
