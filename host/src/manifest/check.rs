@@ -9,10 +9,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use shardmill_core::limits::{
-    MAX_BATCH_SIZE, MAX_BATCHING_WINDOW, MAX_EVENT_BYTES, MAX_FUEL, MAX_MEMORY_BYTES, MAX_TIMEOUT,
-    MIN_FUEL, MIN_MEMORY_BYTES, MIN_TIMEOUT,
+    MAX_BATCH_SIZE, MAX_BATCHING_WINDOW, MAX_EVENT_BYTES, MAX_FUEL, MAX_MEMORY_BYTES,
+    MAX_PARALLELIZATION_FACTOR, MAX_PARKED_KEYS, MAX_RETRY_ATTEMPTS, MAX_TIMEOUT,
+    MAX_TUMBLING_WINDOW, MIN_FUEL, MIN_MEMORY_BYTES, MIN_TIMEOUT,
 };
-use shardmill_core::mapping::{OnExhausted, Policy, StartingPosition};
+use shardmill_core::mapping::{BadPolicy, OnExhausted, Policy, StartingPosition};
 use shardmill_core::{Scope, Stream, UnixMillis};
 
 use super::error::BadKey;
@@ -27,12 +28,12 @@ use value::Table;
 const MAX_SHARDS: i64 = 10_000;
 /// UpdateStreamRetention: `IncreaseStreamRetentionPeriod`, "RetentionPeriodHours".
 const RETENTION_HOURS: RangeInclusive<i64> = 24..=8760;
-/// CreateEventSourceMapping, "MaximumRetryAttempts"; −1 is without end.
-const MAX_RETRY_ATTEMPTS: i64 = 10_000;
 /// CreateEventSourceMapping, "MaximumRecordAgeInSeconds"; −1 is without end.
 const RECORD_AGE_SECONDS: RangeInclusive<i64> = 60..=604_800;
 /// Standard output and error kept of an invocation, at most.
 const MAX_OUTPUT_KIB: i64 = 1024;
+/// Parked records of a mapping, at most: 1 TiB.
+const MAX_PARKED_MIB: i64 = 1 << 20;
 /// Effects of a batch and packed bytes of a batch, at most.
 const MAX_BATCH_MIB: i64 = 32;
 /// Effects of a batch, at most: items.
@@ -209,7 +210,7 @@ pub(crate) fn check_mapping(
         policy.batching_window = Duration::from_secs(seconds);
     }
     if let Some(n) = table.maximum_retry_attempts {
-        let (key, range) = ("maximum_retry_attempts", 0..=MAX_RETRY_ATTEMPTS);
+        let (key, range) = ("maximum_retry_attempts", 0..=i64::from(MAX_RETRY_ATTEMPTS));
         let retries = here.unless_endless(key, n, range, "")?;
         policy.maximum_retry_attempts = retries.map(|n| n as u32);
     }
@@ -226,10 +227,55 @@ pub(crate) fn check_mapping(
         policy.on_exhausted = match text.as_str() {
             "discard" => OnExhausted::Discard,
             "pause" => OnExhausted::Pause,
-            _ => return Err(here.word("on_exhausted", text, &["discard", "pause"])),
+            "park" => OnExhausted::Park,
+            _ => return Err(here.word("on_exhausted", text, &["discard", "pause", "park"])),
         };
     }
+    if let Some(n) = table.parallelization_factor {
+        let range = 1..=i64::from(MAX_PARALLELIZATION_FACTOR);
+        policy.parallelization_factor = here.number("parallelization_factor", n, range, "")? as u32;
+    }
+    if let Some(n) = table.tumbling_window_seconds {
+        let range = 0..=MAX_TUMBLING_WINDOW.as_secs() as i64;
+        let seconds = here.number("tumbling_window_seconds", n, range, " seconds")?;
+        policy.tumbling_window = Duration::from_secs(seconds);
+    }
+    if let Some(filters) = &table.filters {
+        policy.filter_criteria.clone_from(filters);
+    }
+    policy.deaggregate = table.deaggregate.unwrap_or(policy.deaggregate);
+    if let Some(n) = table.circuit_breaker {
+        let range = 0..=i64::from(MAX_RETRY_ATTEMPTS);
+        policy.circuit_breaker =
+            here.number("circuit_breaker", n, range, " failed batches")? as u32;
+    }
+    if let Some(n) = table.max_parked_keys {
+        let range = 1..=i64::from(MAX_PARKED_KEYS);
+        policy.max_parked_keys = here.number("max_parked_keys", n, range, "")? as u32;
+    }
+    if let Some(n) = table.max_parked_mib {
+        let range = 1..=MAX_PARKED_MIB;
+        policy.max_parked_bytes = here.number("max_parked_mib", n, range, " MiB")? << 20;
+    }
+    check_together(&policy, &here)?;
     Ok((policy, check_position(table, &here)?))
+}
+
+/// Settings that exclude each other, and patterns that are none.
+fn check_together(policy: &Policy, here: &Table) -> Result<(), BadKey> {
+    let bad = match policy.check() {
+        Ok(()) => return Ok(()),
+        Err(bad) => bad,
+    };
+    let window = format!("{} seconds", policy.tumbling_window.as_secs());
+    Err(match &bad {
+        BadPolicy::Window(_) => here.bad("tumbling_window_seconds", window, &bad.to_string()),
+        BadPolicy::Filter(_) => {
+            let patterns = format!("{:?}", policy.filter_criteria);
+            here.bad("filters", patterns, &bad.to_string())
+        }
+        BadPolicy::Range { value, .. } => here.bad("mapping", value, &bad.to_string()),
+    })
 }
 
 fn check_position(table: &MappingTable, here: &Table) -> Result<Option<StartingPosition>, BadKey> {

@@ -71,6 +71,13 @@ pub(crate) struct MappingTable {
     pub(crate) bisect_batch_on_function_error: Option<bool>,
     pub(crate) report_batch_item_failures: Option<bool>,
     pub(crate) on_exhausted: Option<String>,
+    pub(crate) parallelization_factor: Option<i64>,
+    pub(crate) tumbling_window_seconds: Option<i64>,
+    pub(crate) filters: Option<Vec<String>>,
+    pub(crate) deaggregate: Option<bool>,
+    pub(crate) circuit_breaker: Option<i64>,
+    pub(crate) max_parked_keys: Option<i64>,
+    pub(crate) max_parked_mib: Option<i64>,
     pub(crate) enabled: Option<bool>,
 }
 

@@ -1,22 +1,33 @@
 //! A mapping's filter criteria at work: what becomes of a record.
 
 use shardmill_core::RecordRef;
-use shardmill_core::mapping::{Policy, Sorted};
+use shardmill_core::mapping::{FilterCriteria, Policy, Sorted, Verdict};
 
 /// Compiled filter criteria; none when every record is delivered.
-pub(super) struct Filters;
+pub(super) struct Filters(FilterCriteria);
 
 impl Filters {
-    pub(super) fn of(_: &Policy) -> Self {
-        Self
+    /// The mapping's. They were checked when they were set, so what does not compile is damage.
+    pub(super) fn of(policy: &Policy) -> Result<Self, String> {
+        let compiled = FilterCriteria::compile(&policy.filter_criteria);
+        compiled
+            .map(Self)
+            .map_err(|bad| format!("its filters are damaged: {bad}"))
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        true
+        self.0.is_empty()
     }
 
-    /// Deliver or drop; counts records that were dropped because they are not JSON.
-    pub(super) fn sort(&self, _: &RecordRef<'_>, _: &mut usize) -> Sorted {
-        Sorted::Deliver
+    /// Deliver or drop; counts records that are dropped because they are not JSON.
+    pub(super) fn sort(&self, record: &RecordRef<'_>, not_json: &mut usize) -> Sorted {
+        match self.0.check(record) {
+            Verdict::Match => Sorted::Deliver,
+            Verdict::NoMatch => Sorted::Drop,
+            Verdict::NotJson => {
+                *not_json += 1;
+                Sorted::Drop
+            }
+        }
     }
 }

@@ -146,7 +146,7 @@ impl Poller {
         Ok(Self {
             metrics: inner.metrics_of(&mapping.id),
             parked: inner.parked_of(&mapping)?,
-            filters: Filters::of(&mapping.policy),
+            filters: Filters::of(&mapping.policy).map_err(ReadError::Damaged)?,
             lanes: Lanes::new(&cursor, inner.clock.now()),
             cursor,
             revision: 0,

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use shardmill_core::limits::{MAX_BATCH_SIZE, MAX_BATCHING_WINDOW};
-use shardmill_core::mapping::{Cursor, Policy, Position, StartingPosition};
+use shardmill_core::mapping::{BadPolicy, Cursor, Policy, Position, StartingPosition};
 use shardmill_core::{Sandbox, Scope, ShardId, ShardKey, Stream, StreamId, StreamName, UnixMillis};
 use shardmill_store::{
     CommitError, Expect, Key, ReadError, ReadLimit, Seek, Store, Table, Tx, Urgency, Value,
@@ -104,16 +103,9 @@ pub enum MappingError {
     /// The same stream and function are mapped already, or the name is taken.
     #[error("mapping {0:?} exists: change or delete it")]
     Exists(String),
-    /// A setting out of its range.
-    #[error("{setting} {value}: {range} expected")]
-    Range {
-        /// The setting.
-        setting: &'static str,
-        /// What was given.
-        value: String,
-        /// What is possible.
-        range: &'static str,
-    },
+    /// Settings out of their ranges, or that exclude each other.
+    #[error(transparent)]
+    Policy(#[from] BadPolicy),
     /// The store could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -253,7 +245,7 @@ impl Mappings {
         request: CreateMapping,
     ) -> Result<Mapping, MappingError> {
         let _control = self.inner.control.lock().await;
-        check_policy(&request.policy)?;
+        request.policy.check()?;
         let inner = &self.inner;
         let stream = inner
             .store
@@ -352,7 +344,7 @@ impl Mappings {
         let mut mapping = self.get(scope, name)?;
         let mut expect = vec![Expect::Present(mapping_key(&mapping))];
         if let Some(policy) = change.policy {
-            check_policy(&policy)?;
+            policy.check()?;
             mapping.policy = policy;
         }
         if let Some(function) = change.function {
@@ -586,49 +578,6 @@ fn seek_of(position: StartingPosition) -> Seek {
         StartingPosition::Latest => Seek::Latest,
         StartingPosition::AtTimestamp(time) => Seek::AtTime(time),
     }
-}
-
-fn check_policy(policy: &Policy) -> Result<(), MappingError> {
-    let range = |setting, value: String, range| {
-        Err(MappingError::Range {
-            setting,
-            value,
-            range,
-        })
-    };
-    if !(1..=MAX_BATCH_SIZE).contains(&policy.batch_size) {
-        return range(
-            "batch size",
-            policy.batch_size.to_string(),
-            "1 to 10000 records",
-        );
-    }
-    if policy.batching_window > MAX_BATCHING_WINDOW || policy.batching_window.subsec_nanos() != 0 {
-        return range(
-            "batching window",
-            format!("{:?}", policy.batching_window),
-            "0 to 300 whole seconds",
-        );
-    }
-    if let Some(retries) = policy.maximum_retry_attempts
-        && retries > 10_000
-    {
-        return range(
-            "maximum retry attempts",
-            retries.to_string(),
-            "0 to 10000, or -1",
-        );
-    }
-    if let Some(age) = policy.maximum_record_age
-        && !(60..=604_800).contains(&age.as_secs())
-    {
-        return range(
-            "maximum record age",
-            format!("{age:?}"),
-            "60 to 604800 seconds, or -1",
-        );
-    }
-    Ok(())
 }
 
 /// A stream's shards that a mapping has to read, in an order that has parents before children.

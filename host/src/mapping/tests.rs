@@ -26,6 +26,10 @@ use super::*;
 use crate::clock::Clock;
 use crate::functions::{FunctionSettings, Functions};
 
+mod lanes;
+mod parked;
+mod windows;
+
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
 /// A handler that obeys its records: `ok`, `trap`, `spin`, `error`, `emit NAME`, `add` (adds one
@@ -34,7 +38,11 @@ struct Script {
     carrier: Carrier,
     /// Records of each invocation, and the request id.
     seen: Mutex<Vec<(Vec<String>, String)>>,
+    /// Windows of each invocation: start, state, final, ended early; and when it was.
+    windows: Mutex<Vec<(UnixMillis, String, u32, UnixMillis)>>,
     takes: Duration,
+    at_once: AtomicUsize,
+    most_at_once: AtomicUsize,
 }
 
 struct Scripted {
@@ -60,9 +68,12 @@ impl Sandbox for Script {
 
     fn invoke(&self, invocation: Invocation) -> BoxFuture<'_, Report> {
         Box::pin(async move {
+            let at_once = self.at_once.fetch_add(1, SeqCst) + 1;
+            self.most_at_once.fetch_max(at_once, SeqCst);
             if !self.takes.is_zero() {
                 tokio::time::sleep(self.takes).await;
             }
+            self.at_once.fetch_sub(1, SeqCst);
             self.run(&invocation)
         })
     }
@@ -166,12 +177,29 @@ impl Script {
         if record_mode {
             effects = folded(effects);
         }
-        report(
-            Outcome::Ok {
-                text: String::new(),
-            },
-            effects,
-        )
+        let text = match invocation.context.window.1 {
+            UnixMillis(0) => String::new(),
+            _ => self.window(invocation, records.len()),
+        };
+        report(Outcome::Ok { text }, effects)
+    }
+
+    /// Counts the window's records in its state; a record `grow` makes that larger than allowed.
+    fn window(&self, invocation: &Invocation, records: usize) -> String {
+        let context = &invocation.context;
+        let state = context.window_state.clone();
+        let short = state.chars().take(20).collect();
+        let seen = (context.window.0, short, context.flags, invocation.now);
+        self.windows.lock().unwrap().push(seen);
+        let grow = match &invocation.input {
+            Input::Records(batch) => batch.iter().any(|r| r.parts.data == b"grow"),
+            Input::Event { .. } => false,
+        };
+        if grow {
+            return format!("\"{}\"", "x".repeat(1 << 20));
+        }
+        let count: usize = state.parse().unwrap_or(0);
+        (count + records).to_string()
     }
 
     fn invocations(&self) -> usize {
@@ -267,12 +295,14 @@ struct World {
 impl World {
     /// One stream `in` of `shards` shards, and the function `f`.
     async fn new(carrier: Carrier, shards: u32) -> Self {
+        Self::with(carrier, shards, Duration::ZERO).await
+    }
+
+    /// The same, with a handler that takes its time.
+    async fn with(carrier: Carrier, shards: u32, takes: Duration) -> Self {
         let clock = Clock::starting_at(NOW);
-        let world = Self::over(
-            Arc::new(Memory::new(Arc::new(move || clock.now()))),
-            carrier,
-            clock,
-        );
+        let store = Arc::new(Memory::new(Arc::new(move || clock.now())));
+        let world = Self::taking(store, carrier, clock, takes);
         world.create_stream("in", shards).await;
         world
             .functions
@@ -288,10 +318,17 @@ impl World {
     }
 
     fn over(store: Arc<dyn Store>, carrier: Carrier, clock: Clock) -> Self {
+        Self::taking(store, carrier, clock, Duration::ZERO)
+    }
+
+    fn taking(store: Arc<dyn Store>, carrier: Carrier, clock: Clock, takes: Duration) -> Self {
         let script = Arc::new(Script {
             carrier,
             seen: Mutex::default(),
-            takes: Duration::ZERO,
+            windows: Mutex::default(),
+            takes,
+            at_once: AtomicUsize::new(0),
+            most_at_once: AtomicUsize::new(0),
         });
         let sandbox: Arc<dyn Sandbox> = script.clone();
         let functions = Arc::new(Functions::new(store.clone(), sandbox.clone(), clock));
@@ -354,6 +391,10 @@ impl World {
         for (key, data) in records {
             packed.push(&key, None, data.as_bytes());
         }
+        self.put_records(packed).await;
+    }
+
+    async fn put_records(&self, packed: Records) {
         let stream = self
             .store
             .stream(&Scope::default(), &"in".parse().unwrap())
@@ -435,6 +476,52 @@ impl World {
             self.functions.clone(),
             self.clock,
         )
+    }
+
+    /// Splits the stream's only shard in two.
+    async fn split_shard(&self) {
+        let name = "in".parse().unwrap();
+        let stream = self.store.stream(&Scope::default(), &name).unwrap();
+        let mut split = (*stream).clone();
+        let now = self.clock.now().seconds();
+        split.shards[0].closed_seconds = Some(now + 1);
+        for (index, range) in (1..).zip(shardmill_core::HashKeyRange::tiling(2)) {
+            split.shards.push(shardmill_core::Shard {
+                id: shardmill_core::ShardId(index),
+                range,
+                created_seconds: now + 2,
+                parents: vec![shardmill_core::ShardId(0)],
+                closed_seconds: None,
+            });
+        }
+        let streams = vec![StreamChange::Update(Box::new(split))];
+        let tx = Tx {
+            streams,
+            ..Tx::default()
+        };
+        self.store.commit(tx).await.unwrap();
+    }
+
+    fn cursor(&self) -> shardmill_core::mapping::Cursor {
+        let cursors = self
+            .store
+            .scan(&Key::table_prefix(shardmill_store::Table::Cursor), None, 1);
+        serde_json::from_slice(&cursors.unwrap()[0].1.value).unwrap()
+    }
+
+    fn parked(&self) -> Vec<ParkedKey> {
+        let mapping = self.mappings.get(&Scope::default(), "m").unwrap();
+        self.mappings.inner.parked_of(&mapping).unwrap().list()
+    }
+
+    /// Records of each invocation.
+    fn seen(&self) -> Vec<Vec<String>> {
+        let seen = self.script.seen.lock().unwrap();
+        seen.iter().map(|(records, _)| records.clone()).collect()
+    }
+
+    fn sizes(&self) -> Vec<usize> {
+        self.seen().iter().map(Vec::len).collect()
     }
 
     async fn finish(mut self) {
@@ -799,30 +886,7 @@ async fn children_of_a_split_wait_for_their_parent() {
     world
         .put_all(["ok before", "trap", "ok last of the parent"])
         .await;
-    let stream = world
-        .store
-        .stream(&Scope::default(), &"in".parse().unwrap())
-        .unwrap();
-    let mut split = (*stream).clone();
-    split.shards[0].closed_seconds = Some(NOW.seconds() + 1);
-    for (index, range) in (1..).zip(shardmill_core::HashKeyRange::tiling(2)) {
-        split.shards.push(shardmill_core::Shard {
-            id: shardmill_core::ShardId(index),
-            range,
-            created_seconds: NOW.seconds() + 2,
-            parents: vec![shardmill_core::ShardId(0)],
-            closed_seconds: None,
-        });
-    }
-    let streams = vec![StreamChange::Update(Box::new(split))];
-    world
-        .store
-        .commit(Tx {
-            streams,
-            ..Tx::default()
-        })
-        .await
-        .unwrap();
+    world.split_shard().await;
     world.put_all(["ok first of the child"]).await;
     world.start();
     world.until(async |w| w.counter("done") == 3).await;

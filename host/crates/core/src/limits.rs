@@ -60,6 +60,8 @@ pub const MAX_EMIT_BYTES: usize = 1 << 20;
 pub const MAX_LOG_BYTES: usize = 4 << 10;
 /// Records of one batch. CreateEventSourceMapping, "BatchSize".
 pub const MAX_BATCH_SIZE: u32 = 10_000;
+/// Attempts after the first one. CreateEventSourceMapping, "MaximumRetryAttempts".
+pub const MAX_RETRY_ATTEMPTS: u32 = 10_000;
 /// Batch size unless the mapping says otherwise.
 pub const DEFAULT_BATCH_SIZE: u32 = 100;
 /// Longest batching window. CreateEventSourceMapping, "MaximumBatchingWindowInSeconds".
@@ -70,6 +72,8 @@ pub const MAX_PARALLELIZATION_FACTOR: u32 = 10;
 pub const MAX_TUMBLING_WINDOW: Duration = Duration::from_secs(900);
 /// Keys of one mapping that may be parked, unless it says otherwise.
 pub const DEFAULT_PARKED_KEYS: u32 = 1_000;
+/// Keys of one mapping that may be parked at the most: each is looked up for each record.
+pub const MAX_PARKED_KEYS: u32 = 100_000;
 /// Bytes of one mapping's parked records, unless it says otherwise.
 pub const DEFAULT_PARKED_BYTES: u64 = 64 << 20;
 /// Entries of one PutRecords call.

@@ -26,9 +26,10 @@ pub use backoff::backoff;
 pub use batching::{Cut, Ready, cut, expired_len, ready};
 pub use breaker::{Admission, BREAKER_WAIT, Breaker, Circuit};
 pub use cursor::{Cursor, Lane, OpenWindow, Part, Paused, Position, Span, lane_of};
+pub use filter::{BadFilter, FilterCriteria, Verdict};
 pub use lanes::{Intake, Lanes, Sorted, Work};
 pub use next::{AfterFinal, Attempted, Judgement, Next, Rest, after, after_final, judge, parts_of};
-pub use policy::{OnExhausted, Policy, Reason, StartingPosition};
+pub use policy::{BadPolicy, OnExhausted, Policy, Reason, StartingPosition};
 pub use response::{ItemFailures, read_item_failures};
 pub use window::{
     CLOSING_GRACE, MAX_WINDOW_STATE_BYTES, WindowStep, WindowView, state_in, window_start,

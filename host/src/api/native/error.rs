@@ -158,7 +158,7 @@ impl From<MappingError> for Error {
             }
             MappingError::NoStream(_) | MappingError::NoFunction(_) => Self::not_found(error),
             MappingError::Exists(_) => Self::conflict(error),
-            MappingError::Range { .. } => Self::bad_request(error),
+            MappingError::Policy(_) => Self::bad_request(error),
             MappingError::Read(error) => error.into(),
             MappingError::Commit(error) => error.into(),
         }

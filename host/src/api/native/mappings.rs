@@ -147,6 +147,13 @@ fn worded(view: &MappingView) -> Result<Value, Error> {
         "bisect_batch_on_function_error": policy.bisect_batch_on_function_error,
         "report_batch_item_failures": policy.report_batch_item_failures,
         "on_exhausted": policy.on_exhausted,
+        "parallelization_factor": policy.parallelization_factor,
+        "tumbling_window_seconds": policy.tumbling_window.as_secs(),
+        "filters": policy.filter_criteria,
+        "deaggregate": policy.deaggregate,
+        "circuit_breaker": policy.circuit_breaker,
+        "max_parked_keys": policy.max_parked_keys,
+        "max_parked_mib": policy.max_parked_bytes >> 20,
     });
     value["starting_position"] = match starting_position {
         StartingPosition::TrimHorizon => "TRIM_HORIZON",

@@ -350,7 +350,9 @@ impl Run {
 /// Gives each record to its lane.
 fn take_each(runs: &mut [Run], block: &Block, from: Position, intake: &mut Intake<'_>) {
     let size = intake.policy.batch_size as usize;
-    let mut open: Vec<bool> = runs.iter().map(|run| run.takes(size)).collect();
+    // A lane that is behind what is read would miss the records between.
+    let takes = |run: &Run| run.next >= from && run.takes(size);
+    let mut open: Vec<bool> = runs.iter().map(takes).collect();
     for (index, record) in block.iter().enumerate() {
         let at = record.beginning();
         if at < from || intake.until.is_some_and(|until| at >= until) {
@@ -387,7 +389,7 @@ fn take_each(runs: &mut [Run], block: &Block, from: Position, intake: &mut Intak
     let end = intake.until.map_or(end, |until| until.min(end));
     for (run, open) in runs.iter_mut().zip(open) {
         // What follows the last record of a lane that is still open belongs to others.
-        if open && run.next >= from {
+        if open {
             run.next = run.next.max(end);
         }
     }

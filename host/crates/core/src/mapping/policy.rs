@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{DEFAULT_BATCH_SIZE, DEFAULT_PARKED_BYTES, DEFAULT_PARKED_KEYS};
+use crate::limits::{
+    DEFAULT_BATCH_SIZE, DEFAULT_PARKED_BYTES, DEFAULT_PARKED_KEYS, MAX_BATCH_SIZE,
+    MAX_BATCHING_WINDOW, MAX_PARALLELIZATION_FACTOR, MAX_PARKED_KEYS, MAX_RETRY_ATTEMPTS,
+    MAX_TUMBLING_WINDOW,
+};
+use crate::mapping::{BadFilter, FilterCriteria};
 use crate::time::UnixMillis;
 
 /// Where a shard without a checkpoint is read from.
@@ -133,6 +138,99 @@ impl Policy {
     }
 }
 
+/// Settings that do not go together, or a filter that is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadPolicy {
+    /// A value out of its range.
+    #[error("{setting} {value}: {range} expected")]
+    Range {
+        /// The setting.
+        setting: &'static str,
+        /// What was given.
+        value: String,
+        /// What is possible.
+        range: &'static str,
+    },
+    /// Two settings that exclude each other.
+    #[error("a tumbling window cannot be used together with {0}")]
+    Window(&'static str),
+    /// A pattern that is none.
+    #[error(transparent)]
+    Filter(#[from] BadFilter),
+}
+
+impl Policy {
+    /// Whether the settings are in their ranges and go together.
+    ///
+    /// # Errors
+    /// See [`BadPolicy`].
+    pub fn check(&self) -> Result<(), BadPolicy> {
+        let range = |good: bool, setting, value: &dyn Fn() -> String, range| match good {
+            true => Ok(()),
+            false => Err(BadPolicy::Range {
+                setting,
+                value: value(),
+                range,
+            }),
+        };
+        let whole = |span: Duration| span.subsec_nanos() == 0;
+        range(
+            (1..=MAX_BATCH_SIZE).contains(&self.batch_size),
+            "batch size",
+            &|| self.batch_size.to_string(),
+            "1 to 10000 records",
+        )?;
+        range(
+            self.batching_window <= MAX_BATCHING_WINDOW && whole(self.batching_window),
+            "batching window",
+            &|| format!("{:?}", self.batching_window),
+            "0 to 300 whole seconds",
+        )?;
+        range(
+            self.maximum_retry_attempts
+                .is_none_or(|n| n <= MAX_RETRY_ATTEMPTS),
+            "maximum retry attempts",
+            &|| self.maximum_retry_attempts.unwrap_or_default().to_string(),
+            "0 to 10000, or -1",
+        )?;
+        let age = self.maximum_record_age.map(|age| age.as_secs());
+        range(
+            age.is_none_or(|age| (60..=604_800).contains(&age)),
+            "maximum record age",
+            &|| format!("{:?}", self.maximum_record_age.unwrap_or_default()),
+            "60 to 604800 seconds, or -1",
+        )?;
+        range(
+            (1..=MAX_PARALLELIZATION_FACTOR).contains(&self.parallelization_factor),
+            "parallelization factor",
+            &|| self.parallelization_factor.to_string(),
+            "1 to 10",
+        )?;
+        range(
+            self.tumbling_window <= MAX_TUMBLING_WINDOW && whole(self.tumbling_window),
+            "tumbling window",
+            &|| format!("{:?}", self.tumbling_window),
+            "0 to 900 whole seconds",
+        )?;
+        range(
+            (1..=MAX_PARKED_KEYS).contains(&self.max_parked_keys),
+            "parked keys",
+            &|| self.max_parked_keys.to_string(),
+            "1 to 100000",
+        )?;
+        FilterCriteria::compile(&self.filter_criteria)?;
+        if self.window().is_some() {
+            if self.parallelization_factor > 1 {
+                return Err(BadPolicy::Window("a parallelization factor above 1"));
+            }
+            if !self.filter_criteria.is_empty() {
+                return Err(BadPolicy::Window("filter criteria"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Why records were given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
@@ -146,4 +244,95 @@ pub enum Reason {
     Expired,
     /// The host's process died three times while the batch was in flight.
     ProcessDied,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_out_of_range_or_that_exclude_each_other_are_refused() {
+        let window = Duration::from_secs(60);
+        let base = Policy::aws;
+        for (policy, message) in [
+            (
+                Policy {
+                    batch_size: 0,
+                    ..base()
+                },
+                "batch size 0: 1 to 10000 records expected",
+            ),
+            (
+                Policy {
+                    batch_size: 10_001,
+                    ..base()
+                },
+                "batch size 10001: 1 to 10000 records expected",
+            ),
+            (
+                Policy {
+                    batching_window: Duration::from_secs(301),
+                    ..base()
+                },
+                "batching window 301s: 0 to 300 whole seconds expected",
+            ),
+            (
+                Policy {
+                    maximum_retry_attempts: Some(10_001),
+                    ..base()
+                },
+                "maximum retry attempts 10001: 0 to 10000, or -1 expected",
+            ),
+            (
+                Policy {
+                    maximum_record_age: Some(Duration::from_secs(59)),
+                    ..base()
+                },
+                "maximum record age 59s: 60 to 604800 seconds, or -1 expected",
+            ),
+            (
+                Policy {
+                    parallelization_factor: 11,
+                    ..base()
+                },
+                "parallelization factor 11: 1 to 10 expected",
+            ),
+            (
+                Policy {
+                    tumbling_window: Duration::from_secs(901),
+                    ..base()
+                },
+                "tumbling window 901s: 0 to 900 whole seconds expected",
+            ),
+            (
+                Policy {
+                    tumbling_window: window,
+                    parallelization_factor: 2,
+                    ..base()
+                },
+                "a tumbling window cannot be used together with a parallelization factor above 1",
+            ),
+            (
+                Policy {
+                    tumbling_window: window,
+                    filter_criteria: vec![r#"{"data":{"a":[1]}}"#.into()],
+                    ..base()
+                },
+                "a tumbling window cannot be used together with filter criteria",
+            ),
+        ] {
+            let bad = policy.check().expect_err(message);
+            assert_eq!(bad.to_string(), message);
+        }
+        assert!(
+            Policy {
+                filter_criteria: vec!["{".into()],
+                ..base()
+            }
+            .check()
+            .is_err()
+        );
+        assert_eq!(Policy::aws().check(), Ok(()));
+        assert_eq!(Policy::manifest().check(), Ok(()));
+    }
 }

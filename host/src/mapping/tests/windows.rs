@@ -1,0 +1,150 @@
+//! Tumbling windows.
+
+use super::*;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn windows(batch_size: u32) -> Policy {
+    Policy {
+        tumbling_window: MINUTE,
+        ..policy(batch_size)
+    }
+}
+
+/// The start of the window of now, and the time until it ends.
+fn window_now(world: &World) -> (UnixMillis, Duration) {
+    let now = world.clock.now();
+    let start = UnixMillis(now.0 - now.0 % 60_000);
+    (start, start.plus(MINUTE).since(now))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_carries_its_state_and_ends_with_a_final_invocation() {
+    for carrier in [RECORD, BATCH] {
+        let mut world = World::new(carrier, 1).await;
+        world.map(windows(2)).await;
+        world.start();
+        let (start, left) = window_now(&world);
+        world.put_all(["ok 1", "ok 2", "ok 3"]).await;
+        tokio::time::sleep(left + Duration::from_millis(500)).await;
+        // A record of the next window ends the first one at once.
+        world.put_all(["ok 4"]).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let seen = world.script.windows.lock().unwrap().clone();
+        let calls: Vec<(u64, &str, u32)> = seen
+            .iter()
+            .map(|(at, state, flags, _)| (at.0 - start.0, state.as_str(), *flags))
+            .collect();
+        assert_eq!(
+            calls,
+            [(0, "{}", 0), (0, "2", 0), (0, "3", 1), (60_000, "{}", 0)],
+            "{carrier:?}"
+        );
+        // The idle shard's window is closed by the clock.
+        tokio::time::sleep(2 * MINUTE).await;
+        let seen = world.script.windows.lock().unwrap().clone();
+        let (at, state, flags, when) = seen.last().unwrap().clone();
+        assert_eq!((at, state.as_str(), flags), (start.plus(MINUTE), "1", 1));
+        assert_eq!(when.since(start.plus(2 * MINUTE)), Duration::from_secs(1));
+        assert_eq!(seen.len(), 5, "each window is closed once");
+        assert_eq!(world.cursor().window, None);
+        world.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_grows_too_large_ends_its_window_early() {
+    let mut world = World::new(BATCH, 1).await;
+    world.map(windows(1)).await;
+    world.start();
+    world.put_all(["ok", "grow", "ok"]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let seen = world.script.windows.lock().unwrap().clone();
+    let calls: Vec<(&str, u32)> = seen
+        .iter()
+        .map(|(_, s, flags, _)| (&s[..1], *flags))
+        .collect();
+    assert_eq!(calls, [("{", 0), ("1", 0), ("\"", 3), ("{", 0)]);
+    assert!(
+        seen.iter().all(|(at, ..)| *at == seen[0].0),
+        "the same window"
+    );
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_in_a_window_keeps_nothing_of_its_batch() {
+    let mut world = World::new(RECORD, 1).await;
+    world
+        .map(Policy {
+            maximum_retry_attempts: Some(0),
+            ..windows(10)
+        })
+        .await;
+    world.start();
+    world.put_all(["ok 1", "trap", "ok 2"]).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    // Split at the record at fault, since no state came for what was before it.
+    let seen: Vec<Vec<String>> = world.seen();
+    assert_eq!(
+        seen,
+        [
+            vec!["ok 1", "trap", "ok 2"],
+            vec!["ok 1"],
+            vec!["trap"],
+            vec!["ok 2"]
+        ]
+    );
+    assert_eq!(world.counter("done"), 2);
+    let windows = world.script.windows.lock().unwrap().clone();
+    let states: Vec<&str> = windows
+        .iter()
+        .map(|(_, state, ..)| state.as_str())
+        .collect();
+    assert_eq!(states, ["{}", "1"], "the state goes on with what is done");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_shard_closes_its_window() {
+    let mut world = World::new(BATCH, 1).await;
+    world.map(windows(10)).await;
+    world.start();
+    world.put_all(["ok 1"]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    world.split_shard().await;
+    world.put_all(["ok 2"]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let seen = world.script.windows.lock().unwrap().clone();
+    let calls: Vec<(&str, u32)> = seen
+        .iter()
+        .map(|(_, s, flags, _)| (s.as_str(), *flags))
+        .collect();
+    assert_eq!(
+        calls,
+        [("{}", 0), ("1", 1), ("{}", 0)],
+        "the child begins anew"
+    );
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_without_state_is_a_function_error() {
+    let mut world = World::new(EVENT, 1).await;
+    world
+        .map(Policy {
+            maximum_retry_attempts: Some(1),
+            bisect_batch_on_function_error: false,
+            ..windows(10)
+        })
+        .await;
+    world.start();
+    // The event-mode script answers `Ok` with its count, which is JSON; an error gives none.
+    world.put_all(["error"]).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let failures = world.failures();
+    assert_eq!(failures.len(), 1);
+    assert_eq!(failures[0].invocations, 2);
+    assert_eq!(world.cursor().window, None, "no window opened");
+    world.finish().await;
+}
