@@ -8,18 +8,20 @@ mod failures;
 mod filters;
 mod in_flight;
 mod metrics;
+mod operate;
 mod parked;
 mod poller;
+mod release;
 mod resource;
 mod source;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+mod view;
 
 pub use failures::{FailureEntry, FailureFilter, Failures, FailuresError, RedriveOutcome};
 pub use metrics::{MappingMetrics, MetricsSnapshot};
-pub use parked::ParkedKey;
-pub use resource::{
-    CreateMapping, Mapping, MappingError, MappingState, MappingView, Mappings, Origin, ShardView,
-    UpdateMapping,
-};
+pub use operate::{RewindOptions, RewindTo};
+pub use parked::{ParkedKey, Release};
+pub use resource::{CreateMapping, Mapping, MappingError, Mappings, Origin, UpdateMapping};
+pub use view::{LaneView, MappingState, MappingView, ShardView};

@@ -39,8 +39,27 @@ pub struct ParkedKey {
     pub first_run: u64,
     /// Behind the last run of the side log.
     pub next_run: u64,
-    /// Whether a person lets it go on: its records are being delivered, in order.
+    /// How far it is when a person lets it go on.
+    #[serde(default)]
+    pub release: Release,
+}
+
+/// A key that is let go on: its records are being delivered, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Release {
+    /// Whether it is.
     pub releasing: bool,
+    /// Failed attempts at its first record, or at the batch that begins with it.
+    pub attempts: u32,
+    /// Times that a handler was run on its first record.
+    pub invocations: u32,
+    /// Not to be tried before.
+    pub not_before: UnixMillis,
+    /// The request id, kept while a batch is retried unchanged.
+    pub request_id: String,
+    /// Records of the next batch at the most, after a split; 0: the mapping's batch size.
+    pub limit: u32,
 }
 
 /// The parked keys of one mapping, as they are stored.
@@ -199,7 +218,7 @@ impl ParkedKeys {
                     bytes: 0,
                     first_run: 0,
                     next_run: 0,
-                    releasing: false,
+                    release: Release::default(),
                 },
                 |(parked, _)| parked.clone(),
             );
@@ -227,6 +246,56 @@ impl ParkedKeys {
         }
     }
 
+    /// The key that is delivered next: of those that are let go on, the one whose turn comes first.
+    pub(super) fn next_release(&self) -> Option<ParkedKey> {
+        let held = self.held();
+        let releasing = held.keys.values().filter(|(key, _)| key.release.releasing);
+        let next = releasing.min_by_key(|(key, _)| key.release.not_before);
+        next.map(|(key, _)| key.clone())
+    }
+
+    /// A key and its revision.
+    pub(super) fn get(&self, name: &str) -> Option<(ParkedKey, u64)> {
+        self.held().keys.get(name).cloned()
+    }
+
+    /// Makes a transaction depend on a key.
+    pub(super) fn expect(&self, tx: &mut Tx, name: &str, revision: u64) {
+        let expect = Expect::Revision(self.key(name), Some(revision));
+        tx.expect.push(expect);
+    }
+
+    /// Writes a key, or deletes it.
+    pub(super) fn write(&self, tx: &mut Tx, name: &str, key: Option<&ParkedKey>) {
+        let value = key.map_or(Value::Delete, |key| Value::Inline(to_json(key)));
+        tx.writes.push((self.key(name), value));
+    }
+
+    /// Takes over a key that a transaction has written or deleted.
+    pub(super) fn settled(&self, name: &str, key: Option<ParkedKey>, revision: u64) {
+        let mut held = self.held();
+        match key {
+            Some(key) => {
+                held.keys.insert(name.to_owned(), (key, revision));
+            }
+            None => {
+                held.names.remove(name);
+                held.keys.remove(name);
+            }
+        }
+    }
+
+    /// Everything that is stored of it, to be deleted with its mapping.
+    pub(super) fn delete_all(&self, inner: &Inner, tx: &mut Tx) -> Result<(), ReadError> {
+        let runs = Key::new(Table::Parked, &self.scope).part(&self.mapping);
+        for prefix in [self.prefix(), runs] {
+            let found = inner.store.scan(&prefix, None, usize::MAX)?;
+            tx.writes
+                .extend(found.into_iter().map(|(key, _)| (key, Value::Delete)));
+        }
+        Ok(())
+    }
+
     /// Whether a key of the store is one of these.
     pub(super) fn owns(&self, key: &Key) -> bool {
         key.as_bytes().starts_with(self.prefix().as_bytes())
@@ -240,7 +309,7 @@ impl ParkedKeys {
         self.prefix().part(name)
     }
 
-    fn run_key(&self, name: &str, run: u64) -> Key {
+    pub(super) fn run_key(&self, name: &str, run: u64) -> Key {
         let prefix = Key::new(Table::Parked, &self.scope).part(&self.mapping);
         prefix.part(name).number(run)
     }

@@ -20,7 +20,8 @@ use shardmill_store::{CommitError, ReadError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::attempt::{Ended, Job};
+use self::attempt::Ended;
+pub(super) use self::attempt::{Job, Place};
 use super::filters::Filters;
 use super::in_flight::InFlight;
 use super::metrics::MappingMetrics;

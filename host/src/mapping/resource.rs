@@ -1,21 +1,20 @@
 //! What is stored of a mapping, and the operations on it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shardmill_core::mapping::{BadPolicy, Cursor, Policy, Position, StartingPosition};
 use shardmill_core::{Sandbox, Scope, ShardId, ShardKey, Stream, StreamId, StreamName, UnixMillis};
 use shardmill_store::{
-    CommitError, Expect, Key, ReadError, ReadLimit, Seek, Store, Table, Tx, Urgency, Value,
+    CommitError, Expect, Key, ReadError, Seek, Store, Table, Tx, Urgency, Value,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::metrics::{MappingMetrics, MetricsSnapshot};
+use super::metrics::MappingMetrics;
 use super::parked::ParkedKeys;
 use super::supervisor;
 use crate::clock::Clock;
@@ -56,6 +55,12 @@ pub struct Mapping {
     pub last_modified: UnixMillis,
     /// Who made it.
     pub origin: Origin,
+    /// Grows when a person moves its cursors.
+    #[serde(default)]
+    pub epoch: u64,
+    /// Whether it goes as soon as its running batches have ended.
+    #[serde(default)]
+    pub deleting: bool,
 }
 
 /// A mapping to be made.
@@ -103,6 +108,26 @@ pub enum MappingError {
     /// The same stream and function are mapped already, or the name is taken.
     #[error("mapping {0:?} exists: change or delete it")]
     Exists(String),
+    /// It is on its way out.
+    #[error("mapping {0:?} is being deleted: wait until it is gone")]
+    Deleting(String),
+    /// Whether aggregates are taken apart was settled when it was made.
+    #[error("mapping {0:?}: deaggregate stays as it was made: make another mapping")]
+    Deaggregate(String),
+    /// Parked keys stand in the way.
+    #[error("mapping {name:?} has {keys} parked keys: let them go on first, or drop their records")]
+    Parked {
+        /// The mapping.
+        name: String,
+        /// How many.
+        keys: usize,
+    },
+    /// No such key is parked.
+    #[error("key {0:?} is not parked: `shardmill mappings parked` lists those that are")]
+    NotParked(String),
+    /// A place that is not in the stream.
+    #[error("{0}")]
+    NoSuchPlace(String),
     /// Settings out of their ranges, or that exclude each other.
     #[error(transparent)]
     Policy(#[from] BadPolicy),
@@ -112,55 +137,6 @@ pub enum MappingError {
     /// The store refused.
     #[error(transparent)]
     Commit(#[from] CommitError),
-}
-
-/// What a mapping does now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum MappingState {
-    /// It runs.
-    Enabled,
-    /// It was told to stop and finishes its batches.
-    Disabling,
-    /// It stands still: no batch is running.
-    Disabled,
-    /// A shard is paused.
-    Paused,
-}
-
-/// A mapping for people.
-#[derive(Clone, Debug, Serialize)]
-pub struct MappingView {
-    /// What is stored.
-    #[serde(flatten)]
-    pub mapping: Mapping,
-    /// What it does now.
-    pub state: MappingState,
-    /// `No records processed`, `OK`, or `PROBLEM: …`.
-    pub last_processing_result: String,
-    /// Counted since the host started.
-    #[serde(flatten)]
-    pub metrics: MetricsSnapshot,
-    /// Its shards.
-    pub shards: Vec<ShardView>,
-}
-
-/// Progress in a shard, for people.
-#[derive(Clone, Debug, Serialize)]
-pub struct ShardView {
-    /// The shard.
-    pub shard: String,
-    /// Position before which everything is done.
-    pub low: u64,
-    /// Records that are not done.
-    pub records_behind: u64,
-    /// Age of the oldest record that is not done, in ms; 0 when there is none.
-    pub iterator_age_ms: u64,
-    /// Failed attempts of the part that is next, if one waits.
-    pub attempts: u32,
-    /// When that part is tried again.
-    pub not_before: Option<UnixMillis>,
-    /// Why the shard stands still, if it does.
-    pub paused: Option<String>,
 }
 
 /// Makes, changes, shows and runs mappings. Cheap to clone.
@@ -178,13 +154,15 @@ pub(super) struct Inner {
     pub(super) functions: Arc<Functions>,
     pub(super) clock: Clock,
     pub(super) changes: watch::Sender<u64>,
+    /// Changes when a change of a mapping has taken effect.
+    pub(super) settled: watch::Sender<u64>,
     pub(super) metrics: Mutex<HashMap<String, Arc<MappingMetrics>>>,
     /// Held while a mapping is made or changed, so that what was looked up still holds.
     pub(super) control: tokio::sync::Mutex<()>,
     /// Parked keys, by mapping.
     pub(super) parked: Mutex<HashMap<String, Arc<ParkedKeys>>>,
-    /// How many pollers of a mapping are running.
-    pub(super) running: Mutex<HashMap<String, usize>>,
+    /// Mappings as they run: nothing older of them does. By id.
+    pub(super) applied: Mutex<BTreeMap<String, Mapping>>,
     /// Where pollers note what they have in flight; nowhere without one.
     pub(super) notes: Option<PathBuf>,
     /// Batches of one function share this lock; one that met three conflicts holds it alone.
@@ -218,10 +196,11 @@ impl Mappings {
                 functions,
                 clock,
                 changes: watch::Sender::new(0),
+                settled: watch::Sender::new(0),
                 metrics: Mutex::default(),
                 control: tokio::sync::Mutex::default(),
                 parked: Mutex::default(),
-                running: Mutex::default(),
+                applied: Mutex::default(),
                 notes,
                 function_locks: Mutex::default(),
             }),
@@ -259,6 +238,9 @@ impl Mappings {
         for other in self.list(scope)? {
             let same = other.stream_id == stream.id && other.function == request.function;
             if same || request.name.as_ref() == Some(&other.name) {
+                if other.deleting {
+                    return Err(MappingError::Deleting(other.name));
+                }
                 return Err(MappingError::Exists(other.name));
             }
         }
@@ -275,6 +257,8 @@ impl Mappings {
             enabled: request.enabled,
             last_modified: inner.clock.now(),
             origin: request.origin,
+            epoch: 0,
+            deleting: false,
         };
         let mut writes = vec![(mapping_key(&mapping), Value::Inline(to_json(&mapping)))];
         for shard in &stream.shards {
@@ -345,6 +329,9 @@ impl Mappings {
         let mut expect = vec![Expect::Present(mapping_key(&mapping))];
         if let Some(policy) = change.policy {
             policy.check()?;
+            if policy.deaggregate != mapping.policy.deaggregate {
+                return Err(MappingError::Deaggregate(mapping.name));
+            }
             mapping.policy = policy;
         }
         if let Some(function) = change.function {
@@ -356,114 +343,36 @@ impl Mappings {
             mapping.function = function;
         }
         mapping.enabled = change.enabled.unwrap_or(mapping.enabled);
+        if mapping.deleting {
+            return Err(MappingError::Deleting(mapping.name));
+        }
         mapping.last_modified = self.inner.clock.now();
         let writes = vec![(mapping_key(&mapping), Value::Inline(to_json(&mapping)))];
-        self.inner
-            .store
-            .commit(Tx {
-                expect,
-                writes,
-                ..Tx::default()
-            })
-            .await?;
+        let urgency = Urgency::Housekeeping;
+        let tx = Tx {
+            expect,
+            writes,
+            urgency,
+            ..Tx::default()
+        };
+        self.inner.store.commit(tx).await?;
         self.inner.changed();
         Ok(mapping)
     }
 
-    /// Removes a mapping and its checkpoints. Keyed state, counters and failures stay: they
-    /// belong to the function and to the tenant.
+    /// Deletes a mapping with its checkpoints and parked records: it takes no more batches from
+    /// now on, and goes when its running ones have ended. Keyed state, counters and failures
+    /// stay: they belong to the function and to the tenant.
     ///
     /// # Errors
     /// See [`MappingError`].
     pub async fn delete(&self, scope: &Scope, name: &str) -> Result<Mapping, MappingError> {
         let _control = self.inner.control.lock().await;
-        let mapping = self.get(scope, name)?;
-        let mut writes = vec![(mapping_key(&mapping), Value::Delete)];
-        let cursors = self
-            .inner
-            .store
-            .scan(&cursor_prefix(&mapping), None, usize::MAX)?;
-        writes.extend(cursors.into_iter().map(|(key, _)| (key, Value::Delete)));
-        let urgency = Urgency::Housekeeping;
-        self.inner
-            .store
-            .commit(Tx {
-                writes,
-                urgency,
-                ..Tx::default()
-            })
-            .await?;
-        self.inner.changed();
+        let mut mapping = self.get(scope, name)?;
+        mapping.deleting = true;
+        mapping.last_modified = self.inner.clock.now();
+        self.inner.write(&mapping).await?;
         Ok(mapping)
-    }
-
-    /// Lets paused shards go on: what was given up on is tried again from the start.
-    ///
-    /// # Errors
-    /// See [`MappingError`].
-    pub async fn resume(&self, scope: &Scope, name: &str) -> Result<usize, MappingError> {
-        let _control = self.inner.control.lock().await;
-        let mapping = self.get(scope, name)?;
-        let mut tx = Tx {
-            urgency: Urgency::Housekeeping,
-            ..Tx::default()
-        };
-        for (key, stored) in self
-            .inner
-            .store
-            .scan(&cursor_prefix(&mapping), None, usize::MAX)?
-        {
-            let Ok(mut cursor) = serde_json::from_slice::<Cursor>(&stored.value) else {
-                continue;
-            };
-            if cursor.resume() {
-                tx.expect
-                    .push(Expect::Revision(key.clone(), Some(stored.revision)));
-                tx.writes.push((key, Value::Inline(to_json(&cursor))));
-            }
-        }
-        let resumed = tx.writes.len();
-        if resumed > 0 {
-            self.inner.store.commit(tx).await?;
-            self.inner.changed();
-        }
-        Ok(resumed)
-    }
-
-    /// A mapping with its progress.
-    ///
-    /// # Errors
-    /// See [`MappingError`].
-    pub async fn view(&self, mapping: Mapping) -> Result<MappingView, MappingError> {
-        let inner = &self.inner;
-        let mut shards = Vec::new();
-        for (key, stored) in inner
-            .store
-            .scan(&cursor_prefix(&mapping), None, usize::MAX)?
-        {
-            let (Some(shard), Ok(cursor)) = (
-                shard_of(&key),
-                serde_json::from_slice::<Cursor>(&stored.value),
-            ) else {
-                continue;
-            };
-            shards.push(inner.shard_view(&mapping, shard, &cursor).await?);
-        }
-        let running = inner.running().get(&mapping.id).copied().unwrap_or(0);
-        let state = match (mapping.enabled, running) {
-            (true, _) if shards.iter().any(|s| s.paused.is_some()) => MappingState::Paused,
-            (true, _) => MappingState::Enabled,
-            (false, 0) => MappingState::Disabled,
-            (false, _) => MappingState::Disabling,
-        };
-        let metrics = inner.metrics_of(&mapping.id);
-        Ok(MappingView {
-            state,
-            last_processing_result: metrics.last_result(),
-            metrics: metrics.snapshot(),
-            shards,
-            mapping,
-        })
     }
 }
 
@@ -481,6 +390,20 @@ impl Inner {
             .iter()
             .filter_map(|(_, stored)| parse(&stored.value))
             .collect())
+    }
+
+    /// Writes a mapping that exists.
+    pub(super) async fn write(&self, mapping: &Mapping) -> Result<(), MappingError> {
+        let key = mapping_key(mapping);
+        let tx = Tx {
+            expect: vec![Expect::Present(key.clone())],
+            writes: vec![(key, Value::Inline(to_json(mapping)))],
+            urgency: Urgency::Housekeeping,
+            ..Tx::default()
+        };
+        self.store.commit(tx).await?;
+        self.changed();
+        Ok(())
     }
 
     pub(super) fn changed(&self) {
@@ -503,49 +426,43 @@ impl Inner {
         Ok(parked)
     }
 
-    pub(super) fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, usize>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Notes as what mappings run.
+    pub(super) fn note_applied(&self, applied: BTreeMap<String, Mapping>) {
+        let mut held = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        let settled = *held != applied;
+        *held = applied;
+        drop(held);
+        if settled {
+            self.settled.send_modify(|n| *n += 1);
+        }
     }
 
-    async fn shard_view(
-        &self,
-        mapping: &Mapping,
-        shard: ShardId,
-        cursor: &Cursor,
-    ) -> Result<ShardView, MappingError> {
-        let key = ShardKey {
-            stream: mapping.stream_id,
-            shard,
+    /// As what a mapping runs; `None` when something older of it does, or nothing did yet.
+    pub(super) fn applied(&self, id: &str) -> Option<Mapping> {
+        let held = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get(id).cloned()
+    }
+
+    /// Removes a mapping of which nothing runs, with its checkpoints and parked records.
+    pub(super) async fn remove(&self, mapping: &Mapping) -> Result<(), MappingError> {
+        let mut tx = Tx {
+            urgency: Urgency::Housekeeping,
+            ..Tx::default()
         };
-        let low = cursor.low().record;
-        // A shard that expired has nothing left to be behind.
-        let end = self.store.seek(key, Seek::Latest).await.unwrap_or(low);
-        let limit = ReadLimit {
-            records: 1,
-            bytes: 1,
-        };
-        let oldest = if low < end {
-            self.store.read(key, low, limit).await?
-        } else {
-            Vec::new()
-        };
-        let age = oldest
-            .first()
-            .map_or(Duration::ZERO, |b| self.clock.now().since(b.arrival()));
-        let part = cursor
-            .lanes
-            .iter()
-            .filter_map(|lane| lane.parts.first())
-            .min_by_key(|p| p.span.from);
-        Ok(ShardView {
-            shard: shard.to_string(),
-            low,
-            records_behind: end.saturating_sub(low),
-            iterator_age_ms: age.as_millis() as u64,
-            attempts: part.map_or(0, |p| p.attempts),
-            not_before: part.map(|p| p.not_before),
-            paused: cursor.paused.clone().map(|p| p.reason),
-        })
+        tx.writes.push((mapping_key(mapping), Value::Delete));
+        for (key, _) in self.store.scan(&cursor_prefix(mapping), None, usize::MAX)? {
+            tx.writes.push((key, Value::Delete));
+        }
+        self.parked_of(mapping)?.delete_all(self, &mut tx)?;
+        self.store.commit(tx).await?;
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        parked.remove(&mapping.id);
+        drop(parked);
+        let mut metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        metrics.remove(&mapping.id);
+        drop(metrics);
+        self.changed();
+        Ok(())
     }
 }
 
@@ -566,13 +483,13 @@ pub(super) fn cursor_key(mapping: &Mapping, shard: ShardId) -> Key {
     cursor_prefix(mapping).number(u64::from(shard.0))
 }
 
-fn shard_of(key: &Key) -> Option<ShardId> {
+pub(super) fn shard_of(key: &Key) -> Option<ShardId> {
     let (_, parts) = key.split()?;
     let number = u64::from_be_bytes((*parts.last()?).try_into().ok()?);
     u32::try_from(number).ok().map(ShardId)
 }
 
-fn seek_of(position: StartingPosition) -> Seek {
+pub(super) fn seek_of(position: StartingPosition) -> Seek {
     match position {
         StartingPosition::TrimHorizon => Seek::TrimHorizon,
         StartingPosition::Latest => Seek::Latest,

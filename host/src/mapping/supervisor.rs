@@ -1,5 +1,7 @@
-//! Keeps one poller per mapping and shard: starts them when a mapping or a shard appears, stops
-//! them when it goes, and lets a child shard begin only when its parents are done.
+//! Keeps one poller per mapping and shard, and one releaser per mapping whose parked keys go on:
+//! starts them when a mapping or a shard appears, stops them when it goes, and lets a child shard
+//! begin only when its parents are done. A mapping that is being deleted goes when nothing of it
+//! runs any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,16 +14,26 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::poller::{End, Poller};
+use super::release::Releaser;
 use super::resource::{Inner, Mapping, cursor_key, mapping_key, shards_in_order};
 use crate::functions::to_json;
 
 /// Wait before mappings that could not be read are read again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A mapping's id and a shard of its stream.
-type PollerId = (String, ShardId);
+/// A mapping's id and what of it runs.
+type WorkerId = (String, Worker);
 
-/// A poller that runs: the mapping it was started with, and how to stop it.
+/// What runs for a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Worker {
+    /// The poller of a shard.
+    Poller(ShardId),
+    /// The releaser of its parked keys.
+    Releaser,
+}
+
+/// A worker that runs: the mapping it was started with, and how to stop it.
 struct Running {
     mapping: Arc<Mapping>,
     stop: CancellationToken,
@@ -40,10 +52,10 @@ enum Progress {
 struct Supervisor {
     inner: Arc<Inner>,
     kill: CancellationToken,
-    running: BTreeMap<PollerId, Running>,
-    tasks: JoinSet<(PollerId, End)>,
-    /// Shards that are read to their end, so that nobody looks again.
-    finished: BTreeSet<PollerId>,
+    running: BTreeMap<WorkerId, Running>,
+    tasks: JoinSet<(WorkerId, End)>,
+    /// Shards that are read to their end, by mapping and its epoch, so that nobody looks again.
+    finished: BTreeSet<(String, u64, ShardId)>,
 }
 
 pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken, kill: CancellationToken) {
@@ -85,28 +97,55 @@ impl Supervisor {
     async fn reconcile(&mut self) -> Result<(), ReadError> {
         let stored = self.inner.stored(&Key::table_prefix(Table::Mapping))?;
         let mut wanted = BTreeMap::new();
-        for mapping in stored.into_iter().filter(|m| m.enabled) {
+        for mapping in &stored {
+            let mapping = Arc::new(mapping.clone());
+            if !mapping.enabled || mapping.deleting {
+                continue;
+            }
             let stream = self.inner.store.stream_by_id(mapping.stream_id);
             let Some(stream) = stream.filter(|s| s.deleted.is_none()) else {
                 continue;
             };
-            let mapping = Arc::new(mapping);
             for shard in self.startable(&mapping, &stream).await? {
-                wanted.insert((mapping.id.clone(), shard), Arc::clone(&mapping));
+                let id = (mapping.id.clone(), Worker::Poller(shard));
+                wanted.insert(id, Arc::clone(&mapping));
+            }
+            if self.inner.parked_of(&mapping)?.next_release().is_some() {
+                wanted.insert((mapping.id.clone(), Worker::Releaser), mapping);
             }
         }
-        // A poller whose mapping has changed is stopped; when it has ended, a new one starts.
+        // A worker whose mapping has changed is stopped; when it has ended, a new one starts.
         for (id, running) in &self.running {
-            if wanted
-                .get(id)
-                .is_none_or(|mapping| **mapping != *running.mapping)
-            {
+            let same = wanted.get(id).is_some_and(|m| **m == *running.mapping);
+            if !same {
                 running.stop.cancel();
             }
         }
         for (id, mapping) in wanted {
             if !self.running.contains_key(&id) {
                 self.start(id, mapping)?;
+            }
+        }
+        self.note_applied(stored).await
+    }
+
+    /// Notes of which mappings nothing old runs any more, and removes those that are to be
+    /// deleted.
+    async fn note_applied(&mut self, stored: Vec<Mapping>) -> Result<(), ReadError> {
+        let mut applied = BTreeMap::new();
+        for mapping in stored {
+            let mut workers = self.running.iter().filter(|((id, _), _)| *id == mapping.id);
+            let runs = mapping.enabled && !mapping.deleting;
+            if workers.all(|(_, running)| runs && *running.mapping == mapping) {
+                applied.insert(mapping.id.clone(), mapping);
+            }
+        }
+        let deleted: Vec<Mapping> = applied.values().filter(|m| m.deleting).cloned().collect();
+        self.inner.note_applied(applied);
+        for mapping in deleted {
+            if let Err(error) = self.inner.remove(&mapping).await {
+                tracing::warn!(%error, mapping = mapping.name, "it is not deleted yet");
+                return Err(ReadError::Io(error.to_string()));
             }
         }
         Ok(())
@@ -122,7 +161,7 @@ impl Supervisor {
         let mut startable = Vec::new();
         let mut done = BTreeSet::new();
         for shard in shards_in_order(stream) {
-            let id = (mapping.id.clone(), shard);
+            let id = (mapping.id.clone(), mapping.epoch, shard);
             let parents = stream
                 .shard(shard)
                 .map(|s| s.parents.as_slice())
@@ -202,22 +241,30 @@ impl Supervisor {
         })
     }
 
-    fn start(&mut self, id: PollerId, mapping: Arc<Mapping>) -> Result<(), ReadError> {
+    fn start(&mut self, id: WorkerId, mapping: Arc<Mapping>) -> Result<(), ReadError> {
         let stop = CancellationToken::new();
-        let poller = Poller::new(
-            Arc::clone(&self.inner),
-            Arc::clone(&mapping),
-            id.1,
-            stop.clone(),
-            self.kill.clone(),
-        )?;
-        *self.inner.running().entry(id.0.clone()).or_default() += 1;
-        self.running.insert(id.clone(), Running { mapping, stop });
-        self.tasks.spawn(async move { (id, poller.run().await) });
+        let (inner, kill) = (Arc::clone(&self.inner), self.kill.clone());
+        let (stopped, of) = (stop.clone(), Arc::clone(&mapping));
+        let running = Running { mapping, stop };
+        let key = id.clone();
+        match id.1 {
+            Worker::Poller(shard) => {
+                let poller = Poller::new(inner, of, shard, stopped, kill)?;
+                self.tasks.spawn(async move { (id, poller.run().await) });
+            }
+            Worker::Releaser => {
+                let releaser = Releaser::new(inner, of, stopped, kill)?;
+                self.tasks.spawn(async move {
+                    releaser.run().await;
+                    (id, End::Stopped)
+                });
+            }
+        }
+        self.running.insert(key, running);
         Ok(())
     }
 
-    fn ended(&mut self, ended: Result<(PollerId, End), tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<(WorkerId, End), tokio::task::JoinError>) {
         let (id, end) = match ended {
             Ok(ended) => ended,
             Err(error) => {
@@ -227,12 +274,11 @@ impl Supervisor {
                 return;
             }
         };
-        self.running.remove(&id);
-        if let Some(count) = self.inner.running().get_mut(&id.0) {
-            *count = count.saturating_sub(1);
-        }
-        if end == End::Finished {
-            self.finished.insert(id);
+        let Some(running) = self.running.remove(&id) else {
+            return;
+        };
+        if let (Worker::Poller(shard), End::Finished) = (id.1, end) {
+            self.finished.insert((id.0, running.mapping.epoch, shard));
         }
     }
 }

@@ -82,6 +82,11 @@ impl Batch {
         }
     }
 
+    /// Adds all of `other`'s records behind these.
+    pub fn append(&mut self, other: &Self) {
+        other.slices().for_each(|slice| self.push(slice.clone()));
+    }
+
     /// The runs of neighbours that it consists of.
     pub fn slices(&self) -> impl Iterator<Item = &Slice> {
         self.slices.iter()

@@ -157,8 +157,12 @@ impl From<MappingError> for Error {
                 Self::not_found(error).hint("`shardmill mappings` lists them")
             }
             MappingError::NoStream(_) | MappingError::NoFunction(_) => Self::not_found(error),
-            MappingError::Exists(_) => Self::conflict(error),
-            MappingError::Policy(_) => Self::bad_request(error),
+            MappingError::NotParked(_) => Self::not_found(error),
+            MappingError::Exists(_)
+            | MappingError::Deleting(_)
+            | MappingError::Deaggregate(_)
+            | MappingError::Parked { .. } => Self::conflict(error),
+            MappingError::Policy(_) | MappingError::NoSuchPlace(_) => Self::bad_request(error),
             MappingError::Read(error) => error.into(),
             MappingError::Commit(error) => error.into(),
         }

@@ -40,11 +40,11 @@ pub(in crate::mapping) struct Job {
     /// How often the host had no room for it.
     pub(super) throttles: u32,
     /// How often a value was changed under it.
-    pub(super) conflicts: u32,
+    pub(in crate::mapping) conflicts: u32,
 }
 
 impl Job {
-    pub(super) fn new(part: Part, batch: Batch) -> Self {
+    pub(in crate::mapping) fn new(part: Part, batch: Batch) -> Self {
         Self {
             part,
             batch,

@@ -95,3 +95,100 @@ async fn children_of_a_split_shard_know_the_parked_keys() {
     world.until(both).await;
     world.finish().await;
 }
+
+/// A key with a poison record at its head goes on with a version of the function that can take
+/// it: the script heals when it is told to.
+#[tokio::test(start_paused = true)]
+async fn a_released_key_is_delivered_in_order_before_what_came_later() {
+    for carrier in [RECORD, BATCH] {
+        let mut world = World::new(carrier, 1).await;
+        world
+            .map(Policy {
+                batch_size: 3,
+                ..parking()
+            })
+            .await;
+        world.put([of("b", "trap 0"), of("a", "ok 1")]).await;
+        world.start();
+        world.drained().await;
+        world.put((1..8).map(|n| of("b", &format!("ok {n}")))).await;
+        world.drained().await;
+        assert_eq!(world.parked()[0].records, 8);
+        // Still bad: it stays parked, with nothing lost and nothing done.
+        world.script.seen.lock().unwrap().clear();
+        assert_eq!(world.unpark(None).await, 1);
+        world
+            .until(async |w| !w.parked()[0].release.releasing)
+            .await;
+        assert_eq!((world.counter("done"), world.parked()[0].records), (1, 8));
+        assert_eq!(
+            world.failures().len(),
+            2,
+            "the new attempts have their own entry"
+        );
+        world.script.heal();
+        world.script.seen.lock().unwrap().clear();
+        world.unpark(Some("b")).await;
+        world.put([of("b", "ok 8"), of("a", "ok 9")]).await;
+        world.until(async |w| w.parked().is_empty()).await;
+        world.put([of("b", "ok 9")]).await;
+        world.until(async |w| w.counter("done") == 12).await;
+        let seen = world.seen().concat();
+        let of_b: Vec<&String> = seen.iter().filter(|r| *r != "ok 9").collect();
+        let wanted: Vec<String> = (0..9)
+            .map(|n| {
+                if n == 0 {
+                    "trap 0".into()
+                } else {
+                    format!("ok {n}")
+                }
+            })
+            .collect();
+        assert_eq!(of_b, wanted.iter().collect::<Vec<_>>(), "{carrier:?}");
+        assert_eq!(world.side_log().len(), 0, "nothing is left of the side log");
+        world.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_goes_on_after_a_restart() {
+    let mut world = World::with(RECORD, 1, Duration::from_millis(100)).await;
+    world
+        .map(Policy {
+            batch_size: 2,
+            ..parking()
+        })
+        .await;
+    world.put([of("b", "trap 0")]).await;
+    world
+        .put((1..10).map(|n| of("b", &format!("ok {n}"))))
+        .await;
+    world.start();
+    world.drained().await;
+    world.script.heal();
+    world.unpark(None).await;
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    world.stop.cancel();
+    world.running.take().unwrap().await.unwrap();
+    let done = world.counter("done");
+    assert!((2..10).contains(&done), "{done} done before the restart");
+    world.stop = CancellationToken::new();
+    world.start();
+    world.until(async |w| w.parked().is_empty()).await;
+    assert_eq!(world.counter("done"), 10);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_mapping_leaves_no_parked_records() {
+    let mut world = World::new(RECORD, 1).await;
+    world.map(parking()).await;
+    world.put([of("b", "trap"), of("b", "ok")]).await;
+    world.start();
+    world.drained().await;
+    assert!(!world.side_log().is_empty());
+    world.mappings.delete(&Scope::default(), "m").await.unwrap();
+    world.until_gone().await;
+    assert!(world.side_log().is_empty());
+    world.finish().await;
+}
