@@ -6,7 +6,8 @@
 //! | `functions[/NAME]` | shows | deploys: wasm as body, `?settings=` | | deletes |
 //! | `functions/NAME/invoke` | | | runs it on the body | |
 //! | `mappings[/NAME]` | shows | makes or changes | | deletes |
-//! | `mappings/NAME/pause`, `…/resume` | | | does so | |
+//! | `mappings/NAME/pause`, `…/resume`, `…/unpark`, `…/rewind` | | | does so | |
+//! | `mappings/NAME/parked` | shows the parked keys | | | |
 //! | `counters/FUNCTION[?prefix=]`, `state/FUNCTION?key=` | shows | | | |
 //! | `failures[?mapping=&function=&redriven=&limit=]`, `failures/ID[?records=]` | shows | | | |
 //! | `failures/ID/redrive` | | | does so | |
@@ -82,6 +83,15 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
         ["mappings", name, "resume"] if method == Method::POST => {
             return mappings::resume(call, name).await;
         }
+        ["mappings", name, "parked"] if method == Method::GET => {
+            return mappings::parked(call, name);
+        }
+        ["mappings", name, "unpark"] if method == Method::POST => {
+            return mappings::unpark(call, name).await;
+        }
+        ["mappings", name, "rewind"] if method == Method::POST => {
+            return mappings::rewind(call, name).await;
+        }
         ["counters", function] if method == Method::GET => return state::counters(call, function),
         ["state", function] if method == Method::GET => return state::state(call, function),
         ["failures"] if method == Method::GET => return failures::list(call),
@@ -90,7 +100,10 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
             return failures::redrive(call, id).await;
         }
         ["functions" | "mappings", _] => "GET, PUT, DELETE",
-        ["functions", _, "invoke"] | ["mappings", _, "pause" | "resume"] => "POST",
+        ["functions", _, "invoke"] | ["mappings", _, "pause" | "resume" | "unpark" | "rewind"] => {
+            "POST"
+        }
+        ["mappings", _, "parked"] => "GET",
         ["failures", _, "redrive"] => "POST",
         ["health" | "metrics" | "streams" | "functions" | "mappings" | "failures"]
         | ["streams" | "counters" | "state" | "failures", _] => "GET",

@@ -51,6 +51,40 @@ enum Command {
         /// Its name or UUID
         name: String,
     },
+    /// List the parked partition keys of a mapping
+    Parked {
+        /// Its name or UUID
+        name: String,
+    },
+    /// Let parked partition keys go on, in order
+    Unpark {
+        /// The mapping's name or UUID
+        name: String,
+        /// The partition key
+        #[arg(required_unless_present = "all")]
+        key: Option<String>,
+        /// All parked keys
+        #[arg(long, conflicts_with = "key")]
+        all: bool,
+    },
+    /// Move a mapping to another place in its stream; what runs now does not count
+    Rewind {
+        /// Its name or UUID
+        name: String,
+        /// TRIM_HORIZON, LATEST, a time as 2026-01-31T12:00:00Z, or a sequence number
+        #[arg(long, value_name = "PLACE")]
+        to: String,
+        /// Keep the function's keyed state and counters, so that records that are delivered again
+        /// count again
+        #[arg(long, conflicts_with = "reset_state")]
+        keep_state: bool,
+        /// Delete the function's keyed state and counters first
+        #[arg(long)]
+        reset_state: bool,
+        /// Drop the records of parked keys, which stand in the way otherwise
+        #[arg(long)]
+        drop_parked: bool,
+    },
     /// Delete a mapping with its progress
     Delete {
         /// Its name or UUID
@@ -110,11 +144,95 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                 .await?;
             print::done(json, &answer, &format!("mapping {name} resumed"))
         }
+        Command::Parked { name } => {
+            let answer = client.get(&format!("{}/parked", path(&name))).await?;
+            if json {
+                return print::line(answer);
+            }
+            parked(&answer)
+        }
+        Command::Unpark { name, key, all: _ } => {
+            let body = serde_json::json!({ "key": key });
+            let path = format!("{}/unpark", path(&name));
+            let answer = client.send(Method::POST, &path, &body).await?;
+            let text = format!("{} keys go on", print::cell(&answer["keys"]));
+            print::done(json, &answer, &text)
+        }
+        Command::Rewind {
+            name,
+            to,
+            keep_state,
+            reset_state,
+            drop_parked,
+        } => {
+            let reset_state = reset_state || (!keep_state && asks_for_reset(&name)?);
+            let mut body = place(&to);
+            body["reset_state"] = reset_state.into();
+            body["drop_parked"] = drop_parked.into();
+            let path = format!("{}/rewind", path(&name));
+            let answer = client.send(Method::POST, &path, &body).await?;
+            let count = answer["shards"].as_array().map_or(0, Vec::len);
+            print::done(
+                json,
+                &answer,
+                &format!("mapping {name} moved in {count} shards"),
+            )
+        }
         Command::Delete { name } => {
             let answer = client.native(Method::DELETE, &path(&name), None).await?;
             print::done(json, &answer, &format!("mapping {name} deleted"))
         }
     }
+}
+
+/// A place in a stream, in the words of the API.
+fn place(to: &str) -> Value {
+    let is_number = to.len() > 20 && to.bytes().all(|b| b.is_ascii_digit());
+    let member = match to {
+        "TRIM_HORIZON" | "LATEST" => "position",
+        _ if is_number => "sequence_number",
+        _ => "timestamp",
+    };
+    serde_json::json!({ member: to })
+}
+
+/// Asks a person whether keyed state and counters go; a script has to say it.
+fn asks_for_reset(name: &str) -> anyhow::Result<bool> {
+    use std::io::{IsTerminal, Write};
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        anyhow::bail!("rewind {name}: say --keep-state or --reset-state");
+    }
+    let mut out = std::io::stderr();
+    write!(
+        out,
+        "Records that {name} gets again change keyed state and counters again.\n\
+         Delete the function's state and counters first? [y/N] "
+    )?;
+    out.flush()?;
+    let mut answer = String::new();
+    stdin.read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn parked(answer: &Value) -> anyhow::Result<()> {
+    let mut table = print::table(&["key", "since", "records", "bytes", "state", "reason"]);
+    for key in answer["keys"].as_array().into_iter().flatten() {
+        let release = &key["release"];
+        let state = match release["releasing"].as_bool() {
+            Some(true) => "goes on",
+            _ => "parked",
+        };
+        table.add_row([
+            print::cell(&key["key"]),
+            print::time(&key["since"]),
+            print::cell(&key["records"]),
+            print::cell(&key["bytes"]),
+            state.into(),
+            print::cell(&key["reason"]),
+        ]);
+    }
+    print::rows(&table, "no key is parked")
 }
 
 fn shards(mapping: &Value) -> impl Iterator<Item = &Value> {
@@ -170,12 +288,15 @@ fn describe(mapping: &Value) -> anyhow::Result<()> {
         ("function", "function"),
         ("state", "state"),
         ("last result", "last_processing_result"),
+        ("circuit breaker", "circuit"),
+        ("parked keys", "parked_keys"),
+        ("parked records", "parked_records"),
     ] {
-        print::line(format!("{label:<16} {}", text(key)))?;
+        print::line(format!("{label:<26} {}", text(key)))?;
     }
     for (key, value) in mapping["policy"].as_object().into_iter().flatten() {
         print::line(format!(
-            "{:<16} {}",
+            "{:<26} {}",
             key.replace('_', " "),
             print::cell(value)
         ))?;
@@ -184,7 +305,11 @@ fn describe(mapping: &Value) -> anyhow::Result<()> {
     for key in [
         "processed",
         "retried",
+        "filtered_out",
+        "not_json",
+        "split",
         "given_up",
+        "parked",
         "expired",
         "invocations",
         "errors",
@@ -192,17 +317,21 @@ fn describe(mapping: &Value) -> anyhow::Result<()> {
         "conflicts",
         "fuel",
     ] {
-        print::line(format!("  {:<14} {}", key.replace('_', " "), text(key)))?;
+        print::line(format!("  {:<24} {}", key.replace('_', " "), text(key)))?;
     }
     let mut table = print::table(&[
-        "shard", "position", "behind", "age", "attempts", "next try", "paused",
+        "shard", "position", "behind", "age", "lanes", "waiting", "attempts", "next try", "paused",
     ]);
     for shard in shards(mapping) {
+        let lanes = shard["lanes"].as_array().map_or(&[][..], Vec::as_slice);
+        let waiting: u64 = lanes.iter().filter_map(|l| l["waiting"].as_u64()).sum();
         table.add_row([
             print::cell(&shard["shard"]),
             print::cell(&shard["low"]),
             print::cell(&shard["records_behind"]),
             print::span(shard["iterator_age_ms"].as_u64().unwrap_or(0)),
+            lanes.len().to_string(),
+            waiting.to_string(),
             print::cell(&shard["attempts"]),
             print::time(&shard["not_before"]),
             print::cell(&shard["paused"]),

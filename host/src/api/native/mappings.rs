@@ -1,6 +1,7 @@
 //! Event source mappings: shown with their progress, made and changed with the manifest's words
 //! and its defaults.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 use shardmill_core::mapping::{Policy, StartingPosition};
 use shardmill_core::stream::BadStreamName;
@@ -9,7 +10,10 @@ use super::error::Error;
 use super::request::Call;
 use super::{Answer, ok};
 use crate::manifest::{MappingTable, check_mapping};
-use crate::mapping::{CreateMapping, Mapping, MappingError, MappingView, Origin, UpdateMapping};
+use crate::mapping::{
+    CreateMapping, Mapping, MappingError, MappingView, Origin, RewindOptions, RewindTo,
+    UpdateMapping,
+};
 use crate::timestamp;
 
 /// All mappings.
@@ -111,6 +115,83 @@ pub(super) async fn resume(call: &Call<'_>, name: &str) -> Result<Answer, Error>
         mapping = enable(call, name, Some(true)).await?;
     }
     shown(call, mapping).await
+}
+
+/// The parked keys of a mapping.
+pub(super) fn parked(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
+    let keys = call.workloads()?.mappings.parked(&call.scope, name)?;
+    ok(&json!({ "keys": keys }))
+}
+
+/// Which key is let go on.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Unpark {
+    /// All of them without one.
+    key: Option<String>,
+}
+
+/// Lets parked keys go on.
+pub(super) async fn unpark(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
+    let Unpark { key } = call.json()?;
+    let mappings = &call.workloads()?.mappings;
+    let keys = mappings.unpark(&call.scope, name, key.as_deref()).await?;
+    ok(&json!({ "keys": keys }))
+}
+
+/// Where cursors are moved to. Exactly one place.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rewind {
+    /// `TRIM_HORIZON` or `LATEST`.
+    position: Option<String>,
+    /// RFC 3339.
+    timestamp: Option<String>,
+    sequence_number: Option<String>,
+    #[serde(default)]
+    reset_state: bool,
+    #[serde(default)]
+    drop_parked: bool,
+}
+
+/// Moves the cursors of a mapping.
+pub(super) async fn rewind(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
+    let body: Rewind = call.json()?;
+    let place = (
+        body.position.as_deref(),
+        body.timestamp.as_deref(),
+        body.sequence_number.as_deref(),
+    );
+    let to = match place {
+        (Some("TRIM_HORIZON"), None, None) => RewindTo::TrimHorizon,
+        (Some("LATEST"), None, None) => RewindTo::Latest,
+        (Some(other), None, None) => {
+            let message = format!("position {other:?}: TRIM_HORIZON or LATEST expected");
+            return Err(Error::bad_request(message));
+        }
+        (None, Some(text), None) => {
+            let bad = || format!("timestamp {text:?}: a time as 2026-01-31T12:00:00Z expected");
+            let at = timestamp::parse(text);
+            RewindTo::Time(at.ok_or_else(|| Error::bad_request(bad()))?)
+        }
+        (None, None, Some(text)) => {
+            let bad = || format!("sequence_number {text:?}: a decimal number expected");
+            let number = text.parse().map_err(|_| Error::bad_request(bad()))?;
+            RewindTo::Sequence(number)
+        }
+        _ => {
+            let message = "one of position, timestamp and sequence_number expected";
+            return Err(Error::bad_request(message));
+        }
+    };
+    let options = RewindOptions {
+        reset_state: body.reset_state,
+        drop_parked: body.drop_parked,
+    };
+    let mappings = &call.workloads()?.mappings;
+    let shards = mappings.rewind(&call.scope, name, to, options).await?;
+    let shards: Vec<String> = shards.iter().map(ToString::to_string).collect();
+    ok(&json!({ "name": name, "shards": shards }))
 }
 
 async fn enable(call: &Call<'_>, name: &str, enabled: Option<bool>) -> Result<Mapping, Error> {
