@@ -16,6 +16,7 @@ mod client;
 mod cpu;
 mod end_to_end;
 mod figure;
+mod filter;
 mod group_log;
 mod guests;
 mod handler;
@@ -46,7 +47,7 @@ use crate::bench::Bench;
 #[derive(Parser)]
 struct Arguments {
     /// Measure only the groups whose name contains this: journal, bytes, singles, http, invoke,
-    /// handler, latency, end-to-end, start
+    /// handler, filter, latency, end-to-end, start
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     /// Fewer and shorter turns: figures to look at, not to quote
@@ -69,13 +70,14 @@ struct Arguments {
 /// A group of rows that are measured together.
 type Group = (&'static str, fn(&mut Bench) -> anyhow::Result<()>);
 
-const GROUPS: [Group; 9] = [
+const GROUPS: [Group; 10] = [
     ("journal", journal::run),
     ("bytes", bytes::run),
     ("singles", singles::run),
     ("http", http::run),
     ("invoke", invoke::run),
     ("handler", handler::run),
+    ("filter", filter::run),
     ("latency", latency::run),
     ("end-to-end", end_to_end::run),
     ("start", start::run),

@@ -15,6 +15,7 @@
 
 mod bits;
 mod error;
+mod escape;
 mod explain;
 mod glob;
 mod json;
@@ -41,7 +42,7 @@ use crate::block::RecordRef;
 use bits::Bits;
 use number::Number;
 use pattern::{Pattern, Root};
-use program::{Metadata, Program};
+use program::{Alternative, Metadata, Program};
 use scan::Scalar;
 use stream::{Hits, Stop};
 use tree::Tree;
@@ -194,8 +195,13 @@ impl Program {
             return Verdict::NotJson;
         };
         let given = self.given(&tree, metadata);
-        let mut of_data = self.alternatives.iter().filter(|a| a.reads_data);
-        if of_data.any(|alternative| tree.holds(self, 0, alternative.fields - given)) {
+        let matching = given | tree.matching(self, 0);
+        let holds = |alternative: &Alternative| {
+            alternative.reads_data
+                && matching.covers(alternative.fields)
+                && tree.holds(self, 0, alternative.fields - given)
+        };
+        if self.alternatives.iter().any(holds) {
             Verdict::Match
         } else {
             Verdict::NoMatch

@@ -17,19 +17,23 @@ pub(super) struct Number<'a> {
 impl<'a> Number<'a> {
     /// Reads a text that is known to be a JSON number.
     pub(super) fn read(text: &'a str) -> Self {
-        let (negative, unsigned) = match text.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, text),
+        let unsigned = text.as_bytes();
+        let (negative, unsigned) = match unsigned {
+            [b'-', rest @ ..] => (true, rest),
+            _ => (false, unsigned),
         };
-        let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-            Some((mantissa, exponent)) => (mantissa, read_exponent(exponent)),
-            None => (unsigned, 0),
+        let (mut whole, mut rest) = split_digits(unsigned);
+        let mut fraction: &[u8] = &[];
+        if let [b'.', behind @ ..] = rest {
+            (fraction, rest) = split_digits(behind);
+        }
+        let exponent = match rest {
+            [_, exponent @ ..] => read_exponent(exponent),
+            [] => 0,
         };
-        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-        let (mut whole, mut fraction) = (whole.as_bytes(), fraction.as_bytes());
         whole = trim_start(whole);
-        let mut point = exponent.saturating_add(whole.len() as i64);
         fraction = trim_end(fraction);
+        let mut point = exponent.saturating_add(whole.len() as i64);
         if fraction.is_empty() {
             whole = trim_end(whole);
         }
@@ -130,9 +134,13 @@ impl From<Number<'_>> for Decimal {
     }
 }
 
+fn split_digits(text: &[u8]) -> (&[u8], &[u8]) {
+    text.split_at(text.iter().take_while(|b| b.is_ascii_digit()).count())
+}
+
 /// An exponent; far beyond what a number of a record can hold, it stays at the end of the range.
-fn read_exponent(text: &str) -> i64 {
-    let (negative, digits) = match text.as_bytes() {
+fn read_exponent(text: &[u8]) -> i64 {
+    let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] | digits => (false, digits),
     };

@@ -5,6 +5,8 @@
 //! developer guide, "Filter rule syntax". A rule for strings holds for no other value, and a rule
 //! for numbers for numbers alone; only *anything-but* holds for every kind of value.
 
+use std::cmp::Ordering;
+
 use super::glob::Glob;
 use super::net::Network;
 use super::number::{Decimal, Number};
@@ -113,15 +115,13 @@ impl Rule {
 
 impl Range {
     fn contains(&self, value: &Number<'_>) -> bool {
-        let above = self.low.as_ref().is_none_or(|low| {
-            let low_value = low.value.as_number();
-            *value > low_value || low.included && *value == low_value
-        });
-        let below = self.high.as_ref().is_none_or(|high| {
-            let high_value = high.value.as_number();
-            *value < high_value || high.included && *value == high_value
-        });
-        above && below
+        let within = |bound: &Option<Bound>, inside: Ordering| {
+            bound.as_ref().is_none_or(|bound| {
+                let found = value.cmp(&bound.value.as_number());
+                found == inside || bound.included && found.is_eq()
+            })
+        };
+        within(&self.low, Ordering::Greater) && within(&self.high, Ordering::Less)
     }
 }
 

@@ -6,7 +6,9 @@
 //! pair is within the grammar and reads as U+FFFD. Nesting ends at [`MAX_DEPTH`].
 
 use std::borrow::Cow;
+use std::ops::Range;
 
+use super::escape::{escape_len, unescape};
 use super::number::Number;
 
 /// Arrays and objects within each other that are followed. serde_json's limit, so that what a
@@ -29,17 +31,28 @@ pub(super) enum Scalar<'a> {
 /// A string as it is written, without its quotes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Quoted<'a> {
-    raw: &'a str,
+    text: &'a str,
+    from: usize,
+    to: usize,
     escaped: bool,
 }
 
 impl<'a> Quoted<'a> {
+    /// Its bytes, if nothing is escaped, so that they are what it stands for.
+    #[inline]
+    pub(super) fn plain(&self) -> Option<&'a [u8]> {
+        let bytes = &self.text.as_bytes()[self.from..self.to];
+        (!self.escaped).then_some(bytes)
+    }
+
     /// What it stands for; copied only if something is escaped.
     pub(super) fn decode(self) -> Cow<'a, str> {
+        // Quotes are ASCII, so both ends are between characters.
+        let raw = self.text.get(self.from..self.to).unwrap_or_default();
         if self.escaped {
-            Cow::Owned(unescape(self.raw))
+            Cow::Owned(unescape(raw))
         } else {
-            Cow::Borrowed(self.raw)
+            Cow::Borrowed(raw)
         }
     }
 }
@@ -76,14 +89,7 @@ impl<'a> Scanner<'a> {
     /// The next byte that is not white space, not stepped over; 0 at the end, which no JSON has.
     #[inline]
     pub(super) fn peek(&mut self) -> u8 {
-        let bytes = self.text.as_bytes();
-        while let Some(&byte) = bytes.get(self.at) {
-            if byte > b' ' || !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
-                return byte;
-            }
-            self.at += 1;
-        }
-        0
+        peek(self.text.as_bytes(), &mut self.at)
     }
 
     /// Nothing but white space may be left.
@@ -130,27 +136,30 @@ impl<'a> Scanner<'a> {
     /// A key and its colon.
     #[inline]
     pub(super) fn key(&mut self) -> Result<Quoted<'a>, Syntax> {
-        if self.peek() != b'"' {
-            return Err(Syntax("expected a key in double quotes"));
-        }
-        let key = self.string()?;
-        if self.peek() != b':' {
-            return Err(Syntax("expected `:` behind a key"));
-        }
-        self.at += 1;
-        Ok(key)
+        let (place, escaped) = key(self.text.as_bytes(), &mut self.at)?;
+        Ok(self.quoted(place.start, place.end, escaped))
     }
 
     /// A string, number, `true`, `false` or `null`.
     pub(super) fn scalar(&mut self) -> Result<Scalar<'a>, Syntax> {
-        match self.peek() {
-            b'"' => Ok(Scalar::Text(self.string()?.decode())),
-            b't' => self.literal("true").map(|()| Scalar::Bool(true)),
-            b'f' => self.literal("false").map(|()| Scalar::Bool(false)),
-            b'n' => self.literal("null").map(|()| Scalar::Null),
+        let bytes = self.text.as_bytes();
+        let first = self.peek();
+        let from = self.at;
+        match first {
+            b'"' => {
+                let escaped = string(bytes, &mut self.at)?;
+                let text = self.quoted(from + 1, self.at - 1, escaped);
+                Ok(Scalar::Text(text.decode()))
+            }
+            b't' | b'f' | b'n' => {
+                word(bytes, &mut self.at)?;
+                Ok(match first {
+                    b'n' => Scalar::Null,
+                    _ => Scalar::Bool(first == b't'),
+                })
+            }
             _ => {
-                let from = self.at;
-                self.number()?;
+                number(bytes, &mut self.at)?;
                 Ok(Scalar::Number(Number::read(self.between(from, self.at))))
             }
         }
@@ -158,147 +167,188 @@ impl<'a> Scanner<'a> {
 
     /// Checks a value and steps over it.
     pub(super) fn skip(&mut self) -> Result<(), Syntax> {
-        // One bit for each level, the innermost lowest: whether it is an object.
-        let mut levels = 0u128;
-        let mut depth = 0;
-        loop {
-            match self.peek() {
-                b'"' => drop(self.string()?),
-                open @ (b'{' | b'[') => {
-                    if self.depth + depth == MAX_DEPTH {
-                        return Err(TOO_DEEP);
-                    }
-                    self.at += 1;
-                    let is_object = open == b'{';
-                    if self.peek() == closing(is_object) {
-                        self.at += 1;
-                    } else {
-                        levels = levels << 1 | u128::from(is_object);
-                        depth += 1;
-                        if is_object {
-                            self.key()?;
-                        }
-                        continue;
-                    }
-                }
-                b't' => self.literal("true")?,
-                b'f' => self.literal("false")?,
-                b'n' => self.literal("null")?,
-                _ => self.number()?,
-            }
-            loop {
-                if depth == 0 {
-                    return Ok(());
-                }
-                let is_object = levels & 1 == 1;
-                let byte = self.peek();
-                if byte == b',' {
-                    self.at += 1;
-                    if is_object {
-                        self.key()?;
-                    }
-                    break;
-                }
-                if byte != closing(is_object) {
-                    return Err(expected_more(closing(is_object)));
-                }
-                self.at += 1;
-                levels >>= 1;
-                depth -= 1;
-            }
-        }
-    }
-
-    /// A string whose opening quote is next.
-    #[inline]
-    fn string(&mut self) -> Result<Quoted<'a>, Syntax> {
-        let from = self.at + 1;
-        let bytes = self.text.as_bytes();
-        let mut at = from;
-        let mut escaped = false;
-        loop {
-            while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
-                let special = specials(u64::from_le_bytes(*chunk));
-                if special != 0 {
-                    at += special.trailing_zeros() as usize / 8;
-                    break;
-                }
-                at += 8;
-            }
-            match bytes.get(at) {
-                Some(b'"') => {
-                    self.at = at + 1;
-                    return Ok(Quoted {
-                        raw: self.between(from, at),
-                        escaped,
-                    });
-                }
-                Some(b'\\') => {
-                    escaped = true;
-                    self.at = at;
-                    at += escape_len(&bytes[at..]).ok_or(Syntax("an escape that JSON lacks"))?;
-                }
-                Some(0x20..) => at += 1,
-                Some(_) => {
-                    self.at = at;
-                    return Err(Syntax("a control character within a string"));
-                }
-                None => {
-                    self.at = at;
-                    return Err(Syntax("a string without its closing quote"));
-                }
-            }
-        }
-    }
-
-    fn number(&mut self) -> Result<(), Syntax> {
-        let bytes = self.text.as_bytes();
-        let from = self.at;
-        let mut at = from + usize::from(bytes.get(from) == Some(&b'-'));
-        let digits = |at: &mut usize| {
-            let from = *at;
-            while bytes.get(*at).is_some_and(u8::is_ascii_digit) {
-                *at += 1;
-            }
-            *at - from
-        };
-        let first = bytes.get(at).copied();
-        let count = digits(&mut at);
-        if count == 0 {
-            return Err(Syntax(match (first, at == from) {
-                (None, true) => "the text ends where a value is expected",
-                (_, true) => "expected a value",
-                (_, false) => "a number without digits",
-            }));
-        }
-        if count > 1 && first == Some(b'0') {
-            return Err(Syntax("a number that begins with 0"));
-        }
-        if bytes.get(at) == Some(&b'.') {
-            at += 1;
-            if digits(&mut at) == 0 {
-                return Err(Syntax("a number without digits behind its point"));
-            }
-        }
-        if matches!(bytes.get(at), Some(b'e' | b'E')) {
-            at += 1;
-            at += usize::from(matches!(bytes.get(at), Some(b'+' | b'-')));
-            if digits(&mut at) == 0 {
-                return Err(Syntax("a number without digits in its exponent"));
-            }
-        }
+        // The place is kept apart from the scanner, so that it stays in a register.
+        let mut at = self.at;
+        let skipped = skip(self.text.as_bytes(), &mut at, MAX_DEPTH - self.depth);
         self.at = at;
-        Ok(())
+        skipped
     }
 
-    fn literal(&mut self, word: &'static str) -> Result<(), Syntax> {
-        if self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
-            self.at += word.len();
-            Ok(())
-        } else {
-            Err(Syntax("expected a value"))
+    fn quoted(&self, from: usize, to: usize, escaped: bool) -> Quoted<'a> {
+        Quoted {
+            text: self.text,
+            from,
+            to,
+            escaped,
         }
     }
+}
+
+#[inline(always)]
+fn skip(bytes: &[u8], at: &mut usize, most_levels: u32) -> Result<(), Syntax> {
+    // One bit for each level, the innermost lowest: whether it is an object.
+    let (mut levels, mut depth) = (0u128, 0);
+    loop {
+        if levels & 1 == 1 {
+            key(bytes, at)?;
+        }
+        match peek(bytes, at) {
+            b'"' => drop(string(bytes, at)?),
+            open @ (b'{' | b'[') => {
+                if depth == most_levels {
+                    return Err(TOO_DEEP);
+                }
+                *at += 1;
+                let is_object = open == b'{';
+                if peek(bytes, at) == closing(is_object) {
+                    *at += 1;
+                } else {
+                    levels = levels << 1 | u128::from(is_object);
+                    depth += 1;
+                    continue;
+                }
+            }
+            b't' | b'f' | b'n' => word(bytes, at)?,
+            _ => number(bytes, at)?,
+        }
+        // Behind a value: the next one, or the ends of what it is in.
+        loop {
+            if depth == 0 {
+                return Ok(());
+            }
+            let close = closing(levels & 1 == 1);
+            let byte = peek(bytes, at);
+            if byte == b',' {
+                *at += 1;
+                break;
+            }
+            if byte != close {
+                return Err(expected_more(close));
+            }
+            *at += 1;
+            levels >>= 1;
+            depth -= 1;
+        }
+    }
+}
+
+#[inline(always)]
+fn peek(bytes: &[u8], at: &mut usize) -> u8 {
+    while let Some(&byte) = bytes.get(*at) {
+        if byte > b' ' || !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+            return byte;
+        }
+        *at += 1;
+    }
+    0
+}
+
+/// A key and its colon: where it is, without quotes, and whether something is escaped.
+#[inline(always)]
+fn key(bytes: &[u8], at: &mut usize) -> Result<(Range<usize>, bool), Syntax> {
+    if peek(bytes, at) != b'"' {
+        return Err(Syntax("expected a key in double quotes"));
+    }
+    let from = *at + 1;
+    let escaped = string(bytes, at)?;
+    let to = *at - 1;
+    if peek(bytes, at) != b':' {
+        return Err(Syntax("expected `:` behind a key"));
+    }
+    *at += 1;
+    Ok((from..to, escaped))
+}
+
+/// A string whose opening quote is next; whether something in it is escaped.
+#[inline(always)]
+fn string(bytes: &[u8], at: &mut usize) -> Result<bool, Syntax> {
+    *at += 1;
+    let mut escaped = false;
+    loop {
+        while let Some(chunk) = bytes.get(*at..).and_then(|rest| rest.first_chunk()) {
+            let special = specials(u64::from_le_bytes(*chunk));
+            if special != 0 {
+                *at += special.trailing_zeros() as usize / 8;
+                break;
+            }
+            *at += 8;
+        }
+        let byte = bytes.get(*at);
+        if byte == Some(&b'"') {
+            *at += 1;
+            return Ok(escaped);
+        }
+        match byte {
+            Some(b'\\') => {
+                escaped = true;
+                *at += escape_len(&bytes[*at..]).ok_or(Syntax("an escape that JSON lacks"))?;
+            }
+            Some(0x20..) => *at += 1,
+            Some(_) => return Err(Syntax("a control character within a string")),
+            None => return Err(Syntax("a string without its closing quote")),
+        }
+    }
+}
+
+#[inline(always)]
+fn number(bytes: &[u8], at: &mut usize) -> Result<(), Syntax> {
+    let from = *at;
+    if bytes.get(from) == Some(&b'-') {
+        *at += 1;
+    }
+    let first = bytes.get(*at).copied();
+    match digits(bytes, at) {
+        0 => return Err(no_number(bytes, from)),
+        1 => {}
+        _ if first == Some(b'0') => return Err(Syntax("a number that begins with 0")),
+        _ => {}
+    }
+    if bytes.get(*at) == Some(&b'.') {
+        *at += 1;
+        if digits(bytes, at) == 0 {
+            return Err(Syntax("a number without digits behind its point"));
+        }
+    }
+    if matches!(bytes.get(*at), Some(b'e' | b'E')) {
+        *at += 1;
+        *at += usize::from(matches!(bytes.get(*at), Some(b'+' | b'-')));
+        if digits(bytes, at) == 0 {
+            return Err(Syntax("a number without digits in its exponent"));
+        }
+    }
+    Ok(())
+}
+
+/// How many digits are next; they are stepped over.
+#[inline(always)]
+fn digits(bytes: &[u8], at: &mut usize) -> usize {
+    let from = *at;
+    while bytes.get(*at).is_some_and(u8::is_ascii_digit) {
+        *at += 1;
+    }
+    *at - from
+}
+
+#[cold]
+fn no_number(bytes: &[u8], from: usize) -> Syntax {
+    Syntax(match bytes.get(from) {
+        None => "the text ends where a value is expected",
+        Some(b'-') => "a number without digits",
+        Some(_) => "expected a value",
+    })
+}
+
+/// `true`, `false` or `null`, of which the first letter is next.
+#[inline(always)]
+fn word(bytes: &[u8], at: &mut usize) -> Result<(), Syntax> {
+    let rest = &bytes[*at..];
+    let len = match rest {
+        [b't', b'r', b'u', b'e', ..] | [b'n', b'u', b'l', b'l', ..] => 4,
+        [b'f', b'a', b'l', b's', b'e', ..] => 5,
+        _ => return Err(Syntax("expected a value")),
+    };
+    *at += len;
+    Ok(())
 }
 
 const TOO_DEEP: Syntax = Syntax("more than 128 arrays and objects within each other");
@@ -323,56 +373,4 @@ fn specials(bytes: u64) -> u64 {
     let below = |limit: u8, bytes: u64| bytes.wrapping_sub(ONES * u64::from(limit)) & !bytes;
     let is = |byte: u8| below(1, bytes ^ (ONES * u64::from(byte)));
     (is(b'"') | is(b'\\') | below(b' ', bytes)) & (ONES << 7)
-}
-
-/// Bytes of the escape at the start, if it is one.
-fn escape_len(bytes: &[u8]) -> Option<usize> {
-    match bytes.get(1)? {
-        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(2),
-        b'u' => bytes
-            .get(2..6)?
-            .iter()
-            .all(u8::is_ascii_hexdigit)
-            .then_some(6),
-        _ => None,
-    }
-}
-
-/// What a string stands for whose escapes are known to be right.
-fn unescape(raw: &str) -> String {
-    let mut out = String::with_capacity(raw.len());
-    let mut rest = raw;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let (stands_for, len) = escape(&rest[at..]);
-        out.push(stands_for);
-        rest = &rest[at + len..];
-    }
-    out.push_str(rest);
-    out
-}
-
-/// The character of the escape at the start, and the bytes that say it: two escapes where they are
-/// a surrogate pair.
-fn escape(text: &str) -> (char, usize) {
-    let unit = |from: usize| {
-        let digits = text.get(from..from + 6)?.strip_prefix("\\u")?;
-        u32::from_str_radix(digits, 16).ok()
-    };
-    match text.as_bytes().get(1) {
-        Some(b'b') => ('\u{8}', 2),
-        Some(b'f') => ('\u{c}', 2),
-        Some(b'n') => ('\n', 2),
-        Some(b'r') => ('\r', 2),
-        Some(b't') => ('\t', 2),
-        Some(b'u') => match (unit(0), unit(6)) {
-            (Some(high @ 0xd800..0xdc00), Some(low @ 0xdc00..0xe000)) => {
-                let code = 0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00);
-                (char::from_u32(code).unwrap_or('\u{fffd}'), 12)
-            }
-            (code, _) => (code.and_then(char::from_u32).unwrap_or('\u{fffd}'), 6),
-        },
-        Some(&itself) => (char::from(itself), 2),
-        None => ('\u{fffd}', 1),
-    }
 }

@@ -80,7 +80,11 @@ impl Pass<'_, '_> {
         let mut more = self.scanner.enter(b'}')?;
         while more {
             let key = self.scanner.key()?;
-            match node.step(&key.decode()) {
+            let step = match key.plain() {
+                Some(key) => node.step(key),
+                None => node.step(key.decode().as_bytes()),
+            };
+            match step {
                 Step::Nowhere => self.scanner.skip()?,
                 Step::Child(number) if !seen.insert(number) => {
                     self.value(node.children[number].node, hits)?;

@@ -160,7 +160,7 @@ fn object<'a>(
     let mut more = scanner.enter(b'}')?;
     while more {
         let key = scanner.key()?.decode();
-        let to = match node.step(&key) {
+        let to = match node.step(key.as_bytes()) {
             Step::Nowhere => None,
             Step::Child(number) => Some(node.children[number].node),
             Step::Dotted => program.walk(at, &key),

@@ -234,7 +234,7 @@ fn is_twofold(payload: &Value) -> bool {
 #[test]
 fn the_matcher_says_what_the_plain_matcher_says() {
     let (mut matched, mut compared, mut in_one_pass) = (0, 0, 0);
-    for seed in 1..=2_000u64 {
+    for seed in 1..=1_000u64 {
         let dice = &mut Dice::new(seed);
         let patterns: Vec<_> = (0..=dice.roll(2))
             .map(|_| Make::All(vec![("data".to_owned(), members(dice, 2))]))
@@ -272,7 +272,7 @@ fn the_matcher_says_what_the_plain_matcher_says() {
             matched += usize::from(wanted);
         }
     }
-    assert!(compared > 40_000, "only {compared} payloads were compared");
+    assert!(compared > 20_000, "only {compared} payloads were compared");
     let share = matched * 100 / compared;
     assert!((20..80).contains(&share), "{share} % of payloads matched");
     let share = in_one_pass * 100 / compared;
@@ -286,7 +286,7 @@ fn the_matcher_says_what_the_plain_matcher_says() {
 fn a_payload_is_json_exactly_if_serde_json_can_skip_it() {
     let criteria = compile(r#"{"data":{"a":[1],"b":{"c":["x"]}}}"#);
     let (mut good, mut bad) = (0, 0);
-    for seed in 1..=60_000u64 {
+    for seed in 1..=30_000u64 {
         let dice = &mut Dice::new(seed);
         let mut data = payload(dice, 4, true).into_bytes();
         mutate(dice, &mut data);
@@ -297,7 +297,26 @@ fn a_payload_is_json_exactly_if_serde_json_can_skip_it() {
         assert_eq!(found, parsed.is_some(), "seed {seed}: {shown}");
         *(if found { &mut good } else { &mut bad }) += 1;
     }
-    assert!(good > 5_000 && bad > 5_000, "{good} good, {bad} bad");
+    assert!(good > 2_000 && bad > 2_000, "{good} good, {bad} bad");
+}
+
+#[test]
+fn every_byte_at_every_place_of_a_string_is_judged_as_serde_json_judges_it() {
+    let criteria = compile(r#"{"data":{"a":[{"exists":true}]}}"#);
+    for (byte, at) in (0..128u8).flat_map(|byte| (0..20).map(move |at| (byte, at))) {
+        for key in ["a", "b"] {
+            let mut data = format!("{{\"{key}\":\"nineteen characters\"}}").into_bytes();
+            data.insert(6 + at, byte);
+            let good = serde_json::from_slice::<serde::de::IgnoredAny>(&data).is_ok();
+            let wanted = match (good, key) {
+                (false, _) => Verdict::NotJson,
+                (true, "a") => Verdict::Match,
+                (true, _) => Verdict::NoMatch,
+            };
+            let shown = String::from_utf8_lossy(&data);
+            assert_eq!(check(&criteria, "k", &data), wanted, "{shown}");
+        }
+    }
 }
 
 /// Cuts, changes and adds some bytes, most of them JSON's own.
@@ -319,7 +338,7 @@ fn mutate(dice: &mut Dice, data: &mut Vec<u8>) {
 #[test]
 fn any_pattern_is_compiled_or_refused_with_a_reason() {
     let mut refused = 0;
-    for seed in 1..=40_000u64 {
+    for seed in 1..=20_000u64 {
         let dice = &mut Dice::new(seed);
         let made = Make::All(vec![("data".to_owned(), members(dice, 2))]);
         let mut bytes = made.text().into_bytes();
@@ -333,7 +352,7 @@ fn any_pattern_is_compiled_or_refused_with_a_reason() {
             }
         }
     }
-    assert!(refused > 5_000, "only {refused} patterns were refused");
+    assert!(refused > 2_000, "only {refused} patterns were refused");
 }
 
 #[test]
@@ -369,13 +388,19 @@ fn the_largest_patterns_are_evaluated_whole() {
     };
     let patterns: Vec<_> = (0..10).map(wide).collect();
     let criteria = FilterCriteria::compile(&patterns).expect("criteria");
-    let record = |value: usize| wide(value).replace("{\"data\":", "").replace("}}", "}");
-    for (value, wanted) in [(9, Verdict::Match), (4, Verdict::Match)] {
-        let data = record(value).replace('[', "").replace(']', "");
-        assert_eq!(check(&criteria, "k", data.as_bytes()), wanted, "{value}");
+    let record = |value: usize| {
+        let names = (0x4e00..).filter_map(char::from_u32).take(440);
+        let members: Vec<_> = names.map(|name| format!("\"{name}\":{value}")).collect();
+        format!("{{{}}}", members.join(","))
+    };
+    for (value, wanted) in [
+        (9, Verdict::Match),
+        (4, Verdict::Match),
+        (10, Verdict::NoMatch),
+    ] {
+        let found = check(&criteria, "k", record(value).as_bytes());
+        assert_eq!(found, wanted, "{value}");
     }
-    let data = record(0).replace('[', "").replace("0]", "10");
-    assert_eq!(check(&criteria, "k", data.as_bytes()), Verdict::NoMatch);
     assert_eq!(check(&criteria, "k", b"{"), Verdict::NotJson);
 
     // A key of as many dots as fit, on both sides.
