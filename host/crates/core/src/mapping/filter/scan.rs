@@ -11,8 +11,8 @@ use std::ops::Range;
 use super::escape::{escape_len, unescape};
 use super::number::Number;
 
-/// Arrays and objects within each other that are followed. serde_json's limit, so that what a
-/// filter lets through can be read by a handler.
+/// Arrays and objects within each other that are followed: one more than serde_json parses, so
+/// that what is beyond could hardly be read by a handler.
 pub(super) const MAX_DEPTH: u32 = 128;
 
 /// Why a text is not JSON. Where it is not is [`Scanner::at`].

@@ -10,7 +10,6 @@
 //!
 //! Time is linear in the payload for each alternative.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::bits::Bits;
@@ -22,8 +21,16 @@ use super::scan::{Scalar, Scanner, Syntax};
 pub(super) enum Tree<'a> {
     Scalar(Scalar<'a>),
     Array(Vec<Tree<'a>>),
-    /// Keys that lead to rules, with the node they lead to.
-    Object(BTreeMap<Cow<'a, str>, (usize, Tree<'a>)>),
+    Object(Members<'a>),
+}
+
+/// What leads to rules in an object.
+#[derive(Debug)]
+pub(super) struct Members<'a> {
+    /// Values with the nodes they stand at, the more specific nodes first.
+    ways: Vec<(usize, Tree<'a>)>,
+    /// Fields that more than one of the ways leads to.
+    twofold: Bits,
 }
 
 /// Where a text is not JSON, and why.
@@ -86,7 +93,7 @@ impl<'a> Tree<'a> {
             Self::Scalar(_) => {}
             Self::Array(items) => items.iter().for_each(|item| item.visit(at, tell)),
             Self::Object(members) => {
-                for (node, member) in members.values() {
+                for (node, member) in &members.ways {
                     member.visit(*node, tell);
                 }
             }
@@ -109,19 +116,12 @@ impl<'a> Tree<'a> {
                 rest.is_empty() || items.iter().any(|item| item.holds(program, at, rest))
             }
             Self::Object(members) => {
-                let mut ways: Vec<_> = members.values().collect();
-                ways.sort_by_key(|(node, _)| program.nodes[*node].below.len());
-                let (mut once, mut twice) = (Bits::default(), Bits::default());
-                for (node, _) in &ways {
-                    let below = program.nodes[*node].below;
-                    twice |= once & below;
-                    once |= below;
-                }
                 let mut left = wanted;
-                for (node, member) in ways {
+                for (node, member) in &members.ways {
                     let mut part = left & program.nodes[*node].below;
-                    if !(part & twice).is_empty() {
-                        part = part & (member.matching(program, *node) | (part - twice));
+                    let twofold = part & members.twofold;
+                    if !twofold.is_empty() {
+                        part = (part - twofold) | (twofold & member.matching(program, *node));
                     }
                     if !member.holds(program, *node, part) {
                         return false;
@@ -154,9 +154,9 @@ fn object<'a>(
     program: &Program,
     at: usize,
     scanner: &mut Scanner<'a>,
-) -> Result<BTreeMap<Cow<'a, str>, (usize, Tree<'a>)>, Syntax> {
+) -> Result<Members<'a>, Syntax> {
     let node = &program.nodes[at];
-    let mut members = BTreeMap::new();
+    let mut by_key = BTreeMap::new();
     let mut more = scanner.enter(b'}')?;
     while more {
         let key = scanner.key()?.decode();
@@ -168,11 +168,19 @@ fn object<'a>(
         match to {
             Some(to) => {
                 let member = value(program, to, scanner)?;
-                members.insert(key, (to, member));
+                by_key.insert(key, (to, member));
             }
             None => scanner.skip()?,
         }
         more = scanner.more(b'}')?;
     }
-    Ok(members)
+    let mut ways: Vec<_> = by_key.into_values().collect();
+    ways.sort_by_key(|(node, _)| program.nodes[*node].below.len());
+    let (mut once, mut twofold) = (Bits::default(), Bits::default());
+    for (node, _) in &ways {
+        let below = program.nodes[*node].below;
+        twofold |= once & below;
+        once |= below;
+    }
+    Ok(Members { ways, twofold })
 }
