@@ -20,8 +20,16 @@ use super::scan::{Scalar, Scanner, Syntax};
 #[derive(Debug)]
 pub(super) enum Tree<'a> {
     Scalar(Scalar<'a>),
-    Array(Vec<Tree<'a>>),
+    Array(Vec<Item<'a>>),
     Object(Members<'a>),
+}
+
+/// An element of an array.
+#[derive(Debug)]
+pub(super) struct Item<'a> {
+    tree: Tree<'a>,
+    /// Fields that match anywhere in it: most elements are dismissed without a second look.
+    matching: Bits,
 }
 
 /// What leads to rules in an object.
@@ -57,6 +65,11 @@ impl<'a> Tree<'a> {
 
     /// Fields that match anywhere in here.
     pub(super) fn matching(&self, program: &Program, at: usize) -> Bits {
+        if let Self::Array(items) = self {
+            return items
+                .iter()
+                .fold(Bits::default(), |all, item| all | item.matching);
+        }
         let mut found = Bits::default();
         self.each(program, at, &mut |field, value| {
             if program.fields[field].holds(value) {
@@ -91,7 +104,7 @@ impl<'a> Tree<'a> {
         tell(at, self);
         match self {
             Self::Scalar(_) => {}
-            Self::Array(items) => items.iter().for_each(|item| item.visit(at, tell)),
+            Self::Array(items) => items.iter().for_each(|item| item.tree.visit(at, tell)),
             Self::Object(members) => {
                 for (node, member) in &members.ways {
                     member.visit(*node, tell);
@@ -108,12 +121,13 @@ impl<'a> Tree<'a> {
         match self {
             Self::Scalar(_) => self.matching(program, at).covers(wanted),
             Self::Array(items) => {
-                let singles = items.iter().filter(|item| matches!(item, Self::Scalar(_)));
-                let single = singles.fold(Bits::default(), |all, item| {
-                    all | item.matching(program, at)
-                });
+                let singles = items.iter().filter(|i| matches!(i.tree, Self::Scalar(_)));
+                let single = singles.fold(Bits::default(), |all, item| all | item.matching);
                 let rest = wanted - single;
-                rest.is_empty() || items.iter().any(|item| item.holds(program, at, rest))
+                let holds = |item: &Item<'_>| {
+                    item.matching.covers(rest) && item.tree.holds(program, at, rest)
+                };
+                rest.is_empty() || items.iter().any(holds)
             }
             Self::Object(members) => {
                 let mut left = wanted;
@@ -141,7 +155,9 @@ fn value<'a>(program: &Program, at: usize, scanner: &mut Scanner<'a>) -> Result<
             let mut items = Vec::new();
             let mut more = scanner.enter(b']')?;
             while more {
-                items.push(value(program, at, scanner)?);
+                let tree = value(program, at, scanner)?;
+                let matching = tree.matching(program, at);
+                items.push(Item { tree, matching });
                 more = scanner.more(b']')?;
             }
             Ok(Tree::Array(items))
