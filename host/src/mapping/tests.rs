@@ -732,6 +732,26 @@ async fn a_batch_waits_for_its_window_and_goes_when_it_is_full() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_young_record_behind_one_that_is_too_old_is_delivered() {
+    // It was given back to be read again, and nobody read until the next record was put.
+    let mut world = World::new(RECORD, 1).await;
+    let aging = Policy {
+        batching_window: Duration::from_secs(100),
+        maximum_record_age: Some(Duration::from_secs(60)),
+        ..policy(10)
+    };
+    world.map(aging).await;
+    world.start();
+    world.put_all(["ok old"]).await;
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    world.put_all(["ok young"]).await;
+    world.drained().await;
+    assert_eq!((world.counter("done"), world.failures().len()), (1, 1));
+    assert_eq!(world.failures()[0].reason, Reason::RecordAgeExceeded);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn keyed_state_is_exact_when_shards_meet_on_a_key() {
     let mut world = World::new(RECORD, 4).await;
     world.map(policy(7)).await;

@@ -39,7 +39,7 @@ impl Poller {
             wakes.streams.borrow_and_update();
             let closed = self.source.is_closed();
             let end = Position::of(*wakes.appended.borrow_and_update());
-            let read = self.read_on(&loaded, end).await?;
+            self.read_on(&loaded, end).await?;
             let wait = self.begin(&loaded, end, closed).await?;
             if self.cursor.paused.is_some() {
                 return self.pause_when_idle().await;
@@ -49,13 +49,13 @@ impl Poller {
                 return Err(Trouble::Ended(End::Finished));
             }
             let hungry = self.wants(end).is_some();
-            if read && hungry && self.running.is_empty() {
+            if hungry && self.running.is_empty() {
                 continue;
             }
             let lanes = 0..self.lanes.count();
             return Ok(Wait {
                 // Running batches are looked after between two reads.
-                until: if read && hungry { now } else { wait },
+                until: if hungry { now } else { wait },
                 records: lanes
                     .into_iter()
                     .any(|lane| self.lanes.work(lane) == Work::Idle),
@@ -117,10 +117,10 @@ impl Poller {
         self.lanes.wants(&self.mapping.policy, self.meeting(), end)
     }
 
-    /// Reads once for the lanes that have room. Says whether something was there.
-    async fn read_on(&mut self, loaded: &Loaded, end: Position) -> Result<bool, Trouble> {
+    /// Reads once for the lanes that have room.
+    async fn read_on(&mut self, loaded: &Loaded, end: Position) -> Result<(), Trouble> {
         let Some((from, room)) = self.wants(end) else {
-            return Ok(false);
+            return Ok(());
         };
         let blocks = self.source.read(from, room).await?;
         let first = match blocks.first() {
@@ -168,7 +168,7 @@ impl Poller {
         drop(parked);
         MappingMetrics::add(&self.metrics.filtered_out, dropped);
         MappingMetrics::add(&self.metrics.not_json, not_json);
-        Ok(!blocks.is_empty())
+        Ok(())
     }
 
     /// Bytes of an event that are left for records.
