@@ -894,6 +894,8 @@ async fn a_paused_shard_goes_on_where_it_stopped() {
         .until(async |w| w.view().await.state == MappingState::Paused)
         .await;
     assert_eq!((world.counter("done"), world.script.invocations()), (1, 3));
+    let seen = world.script.seen.lock().unwrap().clone();
+    assert_eq!(seen[2].0, ["trap", "ok"]);
     assert_eq!(
         world.mappings.resume(&Scope::default(), "m").await.unwrap(),
         1
@@ -903,6 +905,9 @@ async fn a_paused_shard_goes_on_where_it_stopped() {
             w.script.invocations() == 6 && w.view().await.state == MappingState::Paused
         })
         .await;
+    let resumed = world.script.seen.lock().unwrap()[3].clone();
+    assert_eq!(resumed.0, ["trap"]);
+    assert_ne!(resumed.1, seen[2].1, "a part is a batch of its own");
     let update = UpdateMapping {
         policy: Some(policy(10)),
         ..UpdateMapping::default()

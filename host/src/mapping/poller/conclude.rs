@@ -224,11 +224,15 @@ impl Poller {
         };
         let batch = job.batch.cut(next.given_up.clone());
         let pause = |reason: String| {
-            let part = Part {
+            let mut part = Part {
                 span,
                 invocations: job.part.invocations + 1,
                 ..job.part.clone()
             };
+            if next.given_up.len() < job.batch.len() {
+                // It is another batch now.
+                part.request_id = self.inner.request_id();
+            }
             let version = loaded.function.version;
             Exhausted::Pause(Paused { reason, version }, part)
         };
