@@ -741,10 +741,11 @@ async fn a_young_record_behind_one_that_is_too_old_is_delivered() {
         ..policy(10)
     };
     world.map(aging).await;
-    world.start();
     world.put_all(["ok old"]).await;
     tokio::time::sleep(Duration::from_secs(50)).await;
     world.put_all(["ok young"]).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    world.start();
     world.drained().await;
     assert_eq!((world.counter("done"), world.failures().len()), (1, 1));
     assert_eq!(world.failures()[0].reason, Reason::RecordAgeExceeded);

@@ -21,7 +21,7 @@ pub enum Ready {
 /// when the lane has been free since `free_since`. `full`: it can take no more bytes.
 ///
 /// The window begins when there is a record and the lane is free. A closed shard's last batch
-/// does not wait.
+/// does not wait, and no batch waits until its first record is too old to be delivered.
 pub fn ready(
     policy: &Policy,
     records: usize,
@@ -35,7 +35,9 @@ pub fn ready(
     if full || records >= policy.batch_size as usize || policy.batching_window == Duration::ZERO {
         return Ready::Now;
     }
-    let end = first.max(free_since).plus(policy.batching_window);
+    let over = first.max(free_since).plus(policy.batching_window);
+    let last_chance = policy.maximum_record_age.map(|age| first.plus(age));
+    let end = last_chance.map_or(over, |last_chance| last_chance.min(over));
     if now >= end {
         Ready::Now
     } else {
@@ -99,6 +101,7 @@ mod tests {
         let policy = Policy {
             batch_size: 3,
             batching_window: Duration::from_secs(10),
+            maximum_record_age: Some(Duration::from_secs(70)),
             ..Policy::aws()
         };
         let at = |seconds: u64| UnixMillis(seconds * 1000);
@@ -121,6 +124,15 @@ mod tests {
                 105,
                 106,
                 Ready::At(at(115)),
+            ),
+            (
+                "the record is too old before the window is over",
+                1,
+                false,
+                100,
+                165,
+                166,
+                Ready::At(at(170)),
             ),
             ("window over", 1, false, 100, 0, 110, Ready::Now),
             ("size reached", 3, false, 100, 0, 100, Ready::Now),
