@@ -26,6 +26,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::functions::{FunctionSettings, Functions};
 
+mod contract;
 mod lanes;
 mod operate;
 mod parked;
@@ -42,6 +43,10 @@ struct Script {
     /// Windows of each invocation: start, state, final, ended early; and when it was.
     windows: Mutex<Vec<(UnixMillis, String, u32, UnixMillis)>>,
     takes: Duration,
+    /// The response of an event-mode handler; see [`contract`].
+    response: Mutex<Option<String>>,
+    /// How many of the next invocations the host has no room for.
+    throttles: AtomicUsize,
     /// Whether records that are bad are taken as good.
     healed: std::sync::atomic::AtomicBool,
     at_once: AtomicUsize,
@@ -77,6 +82,11 @@ impl Sandbox for Script {
                 tokio::time::sleep(self.takes).await;
             }
             self.at_once.fetch_sub(1, SeqCst);
+            let left = |n: usize| n.checked_sub(1);
+            if self.throttles.fetch_update(SeqCst, SeqCst, left).is_ok() {
+                let reason = "no room".into();
+                return report(Outcome::Throttled { reason }, Effects::default());
+            }
             self.run(&invocation)
         })
     }
@@ -188,6 +198,11 @@ impl Script {
             UnixMillis(0) => String::new(),
             _ => self.window(invocation, records.len()),
         };
+        let response = self.response.lock().unwrap().clone();
+        if let (Some(response), Input::Event { json, .. }) = (response, &invocation.input) {
+            let text = with_numbers(&response, json);
+            return report(Outcome::Json { text }, effects);
+        }
         report(Outcome::Ok { text }, effects)
     }
 
@@ -207,6 +222,16 @@ impl Script {
         }
         let count: usize = state.parse().unwrap_or(0);
         (count + records).to_string()
+    }
+
+    /// Answers with this from now on.
+    fn answer(&self, response: &str) {
+        *self.response.lock().unwrap() = Some(response.into());
+    }
+
+    /// Has no room for the next `count` invocations.
+    fn throttle(&self, count: usize) {
+        self.throttles.store(count, SeqCst);
     }
 
     /// From now on every record is good.
@@ -245,6 +270,25 @@ fn folded(mut effects: Effects) -> Effects {
     }
     effects.state = state;
     effects
+}
+
+/// Puts sequence numbers in for `{0}`, `{1}` …: those of the records `ok 0`, `ok 1` ….
+fn with_numbers(response: &str, json: &[u8]) -> String {
+    let event: serde_json::Value = serde_json::from_slice(json).unwrap();
+    let mut response = response.to_owned();
+    for (record, (_, data)) in event["Records"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(records_of(json))
+    {
+        let number = record["kinesis"]["sequenceNumber"].as_str().unwrap();
+        let place = data.replace("ok ", "{") + "}";
+        response = response.replace(&place, number);
+    }
+    // What names a record of another batch is left out.
+    let foreign = (0..10).any(|n| response.contains(&format!("{{{n}}}")));
+    if foreign { "{}".into() } else { response }
 }
 
 fn records_of(json: &[u8]) -> Vec<(String, String)> {
@@ -339,6 +383,8 @@ impl World {
             seen: Mutex::default(),
             windows: Mutex::default(),
             takes,
+            response: Mutex::default(),
+            throttles: AtomicUsize::new(0),
             healed: false.into(),
             at_once: AtomicUsize::new(0),
             most_at_once: AtomicUsize::new(0),
@@ -382,6 +428,10 @@ impl World {
     }
 
     async fn map(&self, policy: Policy) -> Mapping {
+        self.map_from(policy, StartingPosition::TrimHorizon).await
+    }
+
+    async fn map_from(&self, policy: Policy, starting_position: StartingPosition) -> Mapping {
         self.mappings
             .create(
                 &Scope::default(),
@@ -389,7 +439,7 @@ impl World {
                     name: Some("m".into()),
                     stream: "in".parse().unwrap(),
                     function: "f".into(),
-                    starting_position: StartingPosition::TrimHorizon,
+                    starting_position,
                     policy,
                     enabled: true,
                     origin: Origin::Manifest,
@@ -489,6 +539,21 @@ impl World {
             self.functions.clone(),
             self.clock,
         )
+    }
+
+    /// Trims the first shard to its end.
+    async fn trim_all(&self) {
+        let name = "in".parse().unwrap();
+        let shard = shardmill_core::ShardKey {
+            stream: self.store.stream(&Scope::default(), &name).unwrap().id,
+            shard: shardmill_core::ShardId(0),
+        };
+        let before = self.store.seek(shard, Seek::Latest).await.unwrap();
+        let tx = Tx {
+            trims: vec![shardmill_store::Trim { shard, before }],
+            ..Tx::default()
+        };
+        self.store.commit(tx).await.unwrap();
     }
 
     /// Splits the stream's only shard in two.

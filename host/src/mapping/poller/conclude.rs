@@ -413,8 +413,8 @@ impl Poller {
         Ok(None)
     }
 
-    /// Gives up records at the head of a batch without an attempt. A new batch is simply read
-    /// again from behind them; a part keeps its state.
+    /// Gives up records at the head of a batch without an attempt. What is left is a new batch:
+    /// those before it may have been at fault.
     async fn give_up(
         &mut self,
         lane: usize,
@@ -442,8 +442,8 @@ impl Poller {
         } else {
             if !rest.is_empty() {
                 parts.push(Part {
-                    span: rest,
-                    ..job.part.clone()
+                    without: job.part.without.clone(),
+                    ..Part::fresh(rest, self.inner.request_id())
                 });
             }
             self.settle(&mut cursor, lane, job, parts);
