@@ -118,6 +118,9 @@ impl Reconciler {
             retention_hours: spec.retention_hours,
             max_record_size_kib: Stream::DEFAULT_MAX_RECORD_SIZE_KIB,
             tags: BTreeMap::new(),
+            revision: 0,
+            updating_until: None,
+            count_updates: Vec::new(),
             shards: Stream::initial_shards(spec.shards, now),
         }
     }

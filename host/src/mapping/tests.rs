@@ -415,6 +415,9 @@ impl World {
             retention_hours: 24,
             max_record_size_kib: 1024,
             tags: BTreeMap::new(),
+            revision: 0,
+            updating_until: None,
+            count_updates: Vec::new(),
             shards: Stream::initial_shards(shards, NOW),
         };
         let streams = vec![StreamChange::Create(Box::new(stream))];

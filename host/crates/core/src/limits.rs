@@ -84,6 +84,13 @@ pub const MAX_PUT_RECORDS_BYTES: usize = 10 << 20;
 pub const MAX_GET_RECORDS: usize = 10_000;
 /// Payload of one GetRecords call, bytes.
 pub const MAX_GET_RECORDS_BYTES: usize = 10 << 20;
+/// Open shards that UpdateShardCount leaves a stream with. API reference, UpdateShardCount.
+pub const MAX_SHARDS_BY_COUNT: u32 = 10_000;
+/// Changes by UpdateShardCount of one stream in [`COUNT_UPDATES_SPAN`]. API reference,
+/// UpdateShardCount.
+pub const MAX_COUNT_UPDATES: usize = 10;
+/// The rolling span in which UpdateShardCount's changes are counted.
+pub const COUNT_UPDATES_SPAN: Duration = Duration::from_secs(24 * 3600);
 
 /// The limits under which a function runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -63,13 +63,18 @@ pub struct Shard {
     pub range: HashKeyRange,
     /// When it was created, seconds since the epoch: part of its sequence numbers.
     pub created_seconds: u64,
-    /// None, one (split) or two (merge) shards that it came from.
+    /// None, one (split) or two (merge: parent, adjacent parent) shards that it came from.
     pub parents: Vec<ShardId>,
     /// When it was closed, seconds since the epoch; it takes no records since.
     pub closed_seconds: Option<u64>,
 }
 
 impl Shard {
+    /// Whether it takes records.
+    pub fn is_open(&self) -> bool {
+        self.closed_seconds.is_none()
+    }
+
     /// The number of the record at `counter` that arrived at `seconds`.
     pub fn sequence_number(&self, counter: u64, seconds: u64) -> SequenceNumber {
         SequenceNumber::new(Fields {

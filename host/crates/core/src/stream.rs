@@ -85,6 +85,8 @@ pub enum StreamStatus {
     Creating,
     /// Usable.
     Active,
+    /// Usable; its settings or its shards were changed a moment ago.
+    Updating,
     /// On its way out.
     Deleting,
 }
@@ -113,6 +115,16 @@ pub struct Stream {
     /// Tags, by key.
     #[serde(default)]
     pub tags: std::collections::BTreeMap<String, String>,
+    /// Revision of the transaction that wrote this, 0 before the first. The store sets it, and
+    /// refuses an update of any other one.
+    #[serde(default)]
+    pub revision: u64,
+    /// Until when the stream is UPDATING.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updating_until: Option<UnixMillis>,
+    /// When UpdateShardCount changed it, oldest first; what is older than a day may be missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub count_updates: Vec<UnixMillis>,
     /// Every shard that is not expired, by index.
     pub shards: Vec<Shard>,
 }
@@ -145,9 +157,19 @@ impl Stream {
             StreamStatus::Deleting
         } else if now < self.active_from {
             StreamStatus::Creating
+        } else if self.updating_until.is_some_and(|until| now < until) {
+            StreamStatus::Updating
         } else {
             StreamStatus::Active
         }
+    }
+
+    /// Whether records can be put and read at `now`: ACTIVE or UPDATING.
+    pub fn is_usable(&self, now: UnixMillis) -> bool {
+        matches!(
+            self.status(now),
+            StreamStatus::Active | StreamStatus::Updating
+        )
     }
 
     /// `arn:aws:kinesis:REGION:ACCOUNT:stream/NAME`.
@@ -168,11 +190,14 @@ impl Stream {
         self.max_record_size_kib as usize * 1024
     }
 
+    /// The shards that take records, by index.
+    pub fn open_shards(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.iter().filter(|shard| shard.is_open())
+    }
+
     /// The open shard that takes `key`. Open shards tile the hash space.
     pub fn open_shard(&self, key: HashKey) -> Option<&Shard> {
-        self.shards
-            .iter()
-            .find(|s| s.closed_seconds.is_none() && s.range.contains(key))
+        self.open_shards().find(|shard| shard.range.contains(key))
     }
 
     /// The shard with this id, open or closed.

@@ -24,6 +24,9 @@ pub(crate) fn stream_of(name: &str, shards: u32) -> Stream {
         retention_hours: Stream::DEFAULT_RETENTION_HOURS,
         max_record_size_kib: Stream::DEFAULT_MAX_RECORD_SIZE_KIB,
         tags: Default::default(),
+        revision: 0,
+        updating_until: None,
+        count_updates: Vec::new(),
         shards: Stream::initial_shards(shards, CREATED),
     }
 }

@@ -77,6 +77,9 @@ pub(crate) async fn run(call: &Call<'_>, input: Input) -> Result<Output, Error> 
             .and_then(|size| size.try_into().ok())
             .unwrap_or(Stream::DEFAULT_MAX_RECORD_SIZE_KIB),
         tags,
+        revision: 0,
+        updating_until: None,
+        count_updates: Vec::new(),
         shards: Stream::initial_shards(shards, call.now),
     };
     // What is left of a namesake whose deletion is over goes in the same transaction.

@@ -81,6 +81,7 @@ pub(crate) fn status(stream: &Stream, now: UnixMillis) -> &'static str {
     match stream.status(now) {
         StreamStatus::Creating => "CREATING",
         StreamStatus::Active => "ACTIVE",
+        StreamStatus::Updating => "UPDATING",
         StreamStatus::Deleting => "DELETING",
     }
 }
