@@ -6,11 +6,14 @@
 //! - arrival never goes back in a shard, nor before the shard's creation;
 //! - revisions grow with every transaction;
 //! - a transaction that is refused changes nothing;
+//! - a stream is changed only by who has seen its last change, and no shard closes before its
+//!   newest record;
 //! - a producer's number is done once, and stands for the records it was first used for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use shardmill_core::reshard;
 use shardmill_core::{Scope, Shard, ShardKey, Stream, StreamId, StreamName, UnixMillis};
 
 use crate::catalog::{Catalog, Tail};
@@ -188,6 +191,7 @@ impl Turn<'_> {
                 }
                 let id = StreamId(self.catalog.next_stream() + self.receipt.created.len() as u64);
                 stream.id = id;
+                stream.revision = self.resolved.revision;
                 self.receipt.created.push(id);
                 let stream: Arc<Stream> = stream.into();
                 self.streams.insert(id, Some(Arc::clone(&stream)));
@@ -197,9 +201,20 @@ impl Turn<'_> {
                 let old = self
                     .stream(stream.id)
                     .ok_or(CommitError::NoSuchStream(stream.id))?;
+                if old.revision != stream.revision {
+                    return Err(CommitError::StreamChanged(stream.id));
+                }
                 // A stream keeps its identity, whatever the caller's copy says.
                 stream.scope = old.scope.clone();
                 stream.name = old.name.clone();
+                stream.revision = self.resolved.revision;
+                reshard::close_after_newest(&old, &mut stream, |shard| {
+                    let key = ShardKey {
+                        stream: old.id,
+                        shard: shard.id,
+                    };
+                    self.tail(key, shard).arrival
+                });
                 let stream: Arc<Stream> = stream.into();
                 self.streams.insert(stream.id, Some(Arc::clone(&stream)));
                 StreamSet::Put(stream)

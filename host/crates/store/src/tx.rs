@@ -101,7 +101,10 @@ pub enum StreamChange {
     /// Makes it. `id` is chosen by the store (see [`Receipt::created`]); fails as
     /// `StreamExists` when the name is taken in its scope.
     Create(Box<Stream>),
-    /// Replaces its settings and shards; fails as `NoSuchStream` when it is gone.
+    /// Replaces its settings and shards; fails as `NoSuchStream` when it is gone, and as
+    /// `StreamChanged` when its revision is not this one's: read it again and decide again.
+    /// What this closes and makes is moved to later seconds where a shard would close before its
+    /// newest record arrived (see `core::reshard::close_after_newest`).
     Update(Box<Stream>),
     /// Removes it with all its records. No error when it is gone.
     Remove(StreamId),
@@ -174,6 +177,9 @@ pub enum CommitError {
     /// The stream does not exist, or is being deleted.
     #[error("stream {} does not exist", .0.0)]
     NoSuchStream(StreamId),
+    /// The stream was changed since it was read: read it again and decide again.
+    #[error("stream {} was changed meanwhile", .0.0)]
+    StreamChanged(StreamId),
     /// The name is taken.
     #[error("stream {0} exists")]
     StreamExists(StreamName),

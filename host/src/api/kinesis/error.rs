@@ -157,7 +157,7 @@ impl From<CommitError> for Error {
         let text = error.to_string();
         match error {
             // Every 5xx is tried again by the official clients.
-            CommitError::Full { .. } => Self::Unavailable(text),
+            CommitError::Full { .. } | CommitError::StreamChanged(_) => Self::Unavailable(text),
             CommitError::ProducerBehind { .. }
             | CommitError::ProducerReused { .. }
             | CommitError::TooLarge { .. } => Self::InvalidArgument(text),

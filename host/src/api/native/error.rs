@@ -100,7 +100,9 @@ impl From<ReadError> for Error {
 impl From<CommitError> for Error {
     fn from(error: CommitError) -> Self {
         match error {
-            CommitError::Conflict(_) => Self::conflict(error).hint("try again"),
+            CommitError::Conflict(_) | CommitError::StreamChanged(_) => {
+                Self::conflict(error).hint("try again")
+            }
             CommitError::Full { .. } => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", error)
             }

@@ -77,19 +77,12 @@ fn random_tx(rng: &mut StdRng, world: &World, step: u64) -> Tx {
         }
         2 if !streams.is_empty() => {
             let mut stream = Stream::clone(&streams[rng.random_range(0..streams.len())]);
-            let at = rng.random_range(0..stream.shards.len());
-            let next = ShardId(stream.shards.len() as u32);
-            let parent = &mut stream.shards[at];
-            if parent.closed_seconds.is_none() && next.0 < 20 {
-                parent.closed_seconds = Some(step);
-                let child = Shard {
-                    id: next,
-                    parents: vec![parent.id],
-                    closed_seconds: None,
-                    ..parent.clone()
-                };
-                stream.shards.push(child);
+            let at = ShardId(rng.random_range(0..stream.shards.len() as u32));
+            let start = HashKey(rng.random());
+            if let Ok(split) = reshard::split(&stream, at, start, CREATED) {
+                stream = split;
             }
+            stream.revision -= u64::from(rng.random_range(0..5) == 0);
             tx.streams.push(StreamChange::Update(Box::new(stream)));
         }
         _ => {}
