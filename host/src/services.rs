@@ -38,7 +38,7 @@ pub struct Settings {
     pub access: Access,
     /// Region of callers whose signature names none. Default us-east-1.
     pub region: Region,
-    /// How long a stream is CREATING, and DELETING. Default 50 ms, as visible as AWS's seconds.
+    /// How long a stream is CREATING, UPDATING and DELETING. Default 50 ms, as visible as AWS's seconds.
     pub stream_creation_time: Duration,
     /// Open shards of an account in a region. Default 20,000: AWS's in us-east-1.
     pub shard_limit: u32,

@@ -5,6 +5,8 @@
 //! signature, and how answers look, are [`wire`]; which operations there are is [`operations`];
 //! what each takes is a table of [`shape`]s. One operation, one file.
 
+mod account;
+mod change;
 mod coerce;
 mod constraints;
 mod create_stream;
@@ -17,18 +19,22 @@ mod get_shard_iterator;
 mod iterator;
 mod list_shards;
 mod list_streams;
+mod merge_shards;
 mod operations;
 mod output;
 mod page;
 mod put;
 mod put_record;
 mod put_records;
+mod reshard;
 mod routes;
 mod shape;
 mod shards;
+mod split_shard;
 mod starting_number;
 mod tags;
 mod target;
+mod update_shard_count;
 mod wire;
 
 #[cfg(test)]

@@ -3,12 +3,11 @@
 //! Order of checks: mode and shard count → the name → the account's limits. AWS's texts for a
 //! mode that does not fit the shard count are not known; these are ours.
 
-use std::sync::Arc;
-
-use shardmill_core::stream::{StreamMode, StreamStatus};
+use shardmill_core::stream::StreamMode;
 use shardmill_core::{Stream, StreamId};
 use shardmill_store::{CommitError, StreamChange, Tx};
 
+use super::account::{room_for_on_demand, room_for_shards};
 use super::shape::NAME;
 use super::target::is_gone;
 use super::{Call, Error, Input, Member, Output, Shape, Target, tags};
@@ -62,7 +61,10 @@ pub(crate) async fn run(call: &Call<'_>, input: Input) -> Result<Output, Error> 
     if old.as_ref().is_some_and(|old| !is_gone(old, call)) {
         return Err(exists());
     }
-    within_limits(call, &target, mode, shards)?;
+    room_for_shards(call, scope, shards)?;
+    if mode == StreamMode::OnDemand {
+        room_for_on_demand(call, scope)?;
+    }
     let stream = Stream {
         id: StreamId(0),
         scope: scope.clone(),
@@ -128,48 +130,6 @@ fn unsupported(input: &Input) -> Result<(), Error> {
     }
     if input.text("RecordDistributionStrategy") == Some("AUTO") {
         return refused("RecordDistributionStrategy AUTO");
-    }
-    Ok(())
-}
-
-fn within_limits(
-    call: &Call<'_>,
-    target: &Target<'_>,
-    mode: StreamMode,
-    shards: u32,
-) -> Result<(), Error> {
-    let settings = &call.host.settings;
-    let (account, region) = (target.scope.tenant, &target.scope.region);
-    let streams = call.host.store.streams(Some(&target.scope));
-    let streams = || {
-        let kept = |s: &&Arc<Stream>| s.status(call.now) != StreamStatus::Deleting;
-        streams.iter().filter(kept)
-    };
-    let open = |s: &Stream| {
-        s.shards
-            .iter()
-            .filter(|s| s.closed_seconds.is_none())
-            .count()
-    };
-    let current: usize = streams().map(|s| open(s)).sum();
-    let limit = settings.shard_limit;
-    if current + shards as usize > limit as usize {
-        return Err(Error::LimitExceeded(format!(
-            "This request would exceed the shard limit for the account {account} in {region}. \
-             Current shard count for the account: {current}. Limit: {limit}. Number of additional \
-             shards that would have resulted from this request: {shards}. Refer to the AWS Service \
-             Limits page (http://docs.aws.amazon.com/general/latest/gr/aws_service_limits.html) \
-             for current limits and how to request higher limits."
-        )));
-    }
-    let on_demand = streams().filter(|s| s.mode == StreamMode::OnDemand).count();
-    let limit = settings.on_demand_stream_limit;
-    if mode == StreamMode::OnDemand && on_demand >= limit as usize {
-        return Err(Error::LimitExceeded(format!(
-            "This request would exceed the limit on the number of On-Demand streams for the \
-             account {account} in {region}. Current On-Demand streams count: {on_demand}. Limit: \
-             {limit}."
-        )));
     }
     Ok(())
 }

@@ -4,8 +4,9 @@
 //! between succeeds and changes nothing.
 
 use shardmill_core::Stream;
-use shardmill_store::{CommitError, StreamChange, Tx, Urgency};
+use shardmill_store::Urgency;
 
+use super::change::change;
 use super::shape::{NAME, STREAM_ARN};
 use super::{Call, Error, Input, Member, Output, Shape, Target};
 
@@ -21,23 +22,13 @@ pub(crate) const MEMBERS: &[Member] = &[
 /// See the operation's reference.
 pub(crate) async fn run(call: &Call<'_>, input: Input) -> Result<Output, Error> {
     let target = Target::of(call, &input)?;
-    let _control = call.host.control.lock().await;
-    let stream = target.stream(call)?;
-    if stream.deleted.is_some() {
-        return Ok(Output::default());
-    }
-    let deleted = Stream {
-        deleted: Some(call.now),
-        ..Stream::clone(&stream)
-    };
-    let tx = Tx {
-        streams: vec![StreamChange::Update(Box::new(deleted))],
-        urgency: Urgency::Housekeeping,
-        ..Tx::default()
-    };
-    match call.host.store.commit(tx).await {
-        Ok(_) => Ok(Output::default()),
-        Err(CommitError::NoSuchStream(_)) => Err(target.not_found()),
-        Err(error) => Err(error.into()),
-    }
+    change(call, &target, Urgency::Housekeeping, |stream, now| {
+        let begun = stream.deleted.is_some();
+        Ok((!begun).then(|| Stream {
+            deleted: Some(now),
+            ..stream.clone()
+        }))
+    })
+    .await?;
+    Ok(Output::default())
 }

@@ -46,8 +46,8 @@ pub(crate) fn listed(
     stream: &Stream,
     now: UnixMillis,
 ) -> impl Iterator<Item = &shardmill_core::Shard> {
-    let active = stream.status(now) == StreamStatus::Active;
-    shards::unexpired(stream, now).filter(move |_| active)
+    let usable = stream.is_usable(now);
+    shards::unexpired(stream, now).filter(move |_| usable)
 }
 
 /// The members that every description begins with.

@@ -32,6 +32,9 @@ pub(crate) enum Error {
     /// The members' values do not make sense.
     #[error("{0}")]
     InvalidArgument(String),
+    /// The request does not fit the stream's settings.
+    #[error("{0}")]
+    Validation(String),
     /// Something that the request names does not exist.
     #[error("{0}")]
     NotFound(String),
@@ -77,6 +80,7 @@ impl Error {
             Self::UnknownOperation(text) => (400, "UnknownOperationException", text.clone()),
             Self::Auth(error) => (400, auth_type(error), Some(error.to_string())),
             Self::AccessDenied(text) => (400, "AccessDeniedException", Some(text.clone())),
+            Self::Validation(text) => (400, "ValidationException", Some(text.clone())),
             Self::InvalidArgument(text) => (400, "InvalidArgumentException", Some(text.clone())),
             Self::NotFound(text) => (400, "ResourceNotFoundException", Some(text.clone())),
             Self::InUse(text) => (400, "ResourceInUseException", Some(text.clone())),

@@ -7,12 +7,11 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use shardmill_core::stream::StreamStatus;
 use shardmill_core::{Shard, ShardId, Stream, StreamId, UnixMillis};
 
 use super::shape::{LIMIT, NAME, NEXT_TOKEN, STREAM_ARN};
 use super::target::is_gone;
-use super::{Call, Error, Input, Member, Output, Shape, Target, describe_stream, page, shards};
+use super::{Call, Error, Input, Member, Output, Shape, Target, page, shards};
 use crate::seal::Kind;
 
 /// Shards of one answer, however many were asked for.
@@ -165,13 +164,8 @@ fn first_page(call: &Call<'_>, input: &Input) -> Result<(Arc<Stream>, Place), Er
     if given.is_some_and(|given| given.abs_diff(created) >= 1000) {
         return Err(target.not_found());
     }
-    if stream.status(call.now) != StreamStatus::Active {
-        return Err(Error::InUse(format!(
-            "Stream {} under account {} not ACTIVE, instead in state {}",
-            target.name,
-            target.scope.tenant,
-            describe_stream::status(&stream, call.now)
-        )));
+    if !stream.is_usable(call.now) {
+        return Err(target.not_active(&stream, call.now));
     }
     let place = Place {
         issued: call.now,

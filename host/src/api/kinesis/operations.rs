@@ -45,6 +45,10 @@ const RECORDS_BODY_BYTES: usize = 16 << 20;
 /// Largest body of a request that names no operation of this host.
 pub(crate) const OTHER_BODY_BYTES: usize = SMALL_BODY_BYTES;
 
+/// What differs in every operation that changes shards.
+const RESHARDED: &str = "No throttling. The children take records at once, while the stream is \
+     UPDATING; they are dated to the second after their parents close.";
+
 const fn yes(
     name: &'static str,
     members: &'static [Member],
@@ -152,9 +156,26 @@ pub(crate) static OPERATIONS: &[Operation] = &[
         |call, input| Box::pin(get_records::run(call, input)),
         "No throttling. No empty page while there are records behind it.",
     ),
-    no("SplitShard"),
-    no("MergeShards"),
-    no("UpdateShardCount"),
+    yes(
+        "SplitShard",
+        split_shard::MEMBERS,
+        |call, input| Box::pin(split_shard::run(call, input)),
+        RESHARDED,
+    ),
+    yes(
+        "MergeShards",
+        merge_shards::MEMBERS,
+        |call, input| Box::pin(merge_shards::run(call, input)),
+        RESHARDED,
+    ),
+    yes(
+        "UpdateShardCount",
+        update_shard_count::MEMBERS,
+        |call, input| Box::pin(update_shard_count::run(call, input)),
+        "As SplitShard. The count that a stream has already is accepted, changes nothing and is \
+         not one of the 10 changes in 24 hours. AWS does not say which shards it splits and \
+         merges on the way: the ranges are the same, ids may differ.",
+    ),
     no("UpdateStreamMode"),
     no("UpdateStreamWarmThroughput"),
     no("UpdateMaxRecordSize"),

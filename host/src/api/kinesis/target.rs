@@ -5,10 +5,9 @@
 
 use std::sync::Arc;
 
-use shardmill_core::stream::StreamStatus;
 use shardmill_core::{Scope, Stream, StreamName, UnixMillis};
 
-use super::{Call, Error, Input};
+use super::{Call, Error, Input, describe_stream};
 
 /// A stream's address: where it is and what it is called. The name may be impossible.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,8 +88,17 @@ impl<'a> Target<'a> {
     /// `ResourceNotFoundException`, also while it is being made or deleted.
     pub(crate) fn writable_stream(&self, call: &Call<'_>) -> Result<Arc<Stream>, Error> {
         self.find(call)
-            .filter(|stream| stream.status(call.now) == StreamStatus::Active)
+            .filter(|stream| stream.is_usable(call.now))
             .ok_or_else(|| self.not_found())
+    }
+
+    /// What a stream is told that is not ACTIVE and has to be.
+    pub(crate) fn not_active(&self, stream: &Stream, now: UnixMillis) -> Error {
+        let state = describe_stream::status(stream, now);
+        Error::InUse(format!(
+            "Stream {} under account {} not ACTIVE, instead in state {state}",
+            self.name, self.scope.tenant
+        ))
     }
 
     pub(crate) fn not_found(&self) -> Error {

@@ -7,9 +7,12 @@ mod cases;
 mod creating;
 mod http;
 mod laws;
+mod producers;
+mod reshard;
 mod resharded;
 mod scenarios;
 mod serve;
+mod steps;
 mod time;
 
 use std::sync::Arc;

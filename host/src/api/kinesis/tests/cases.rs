@@ -7,6 +7,7 @@ use std::time::Duration;
 use regex::Regex;
 use serde_json::{Value as Json, json};
 use shardmill_core::ShardId;
+use shardmill_core::stream::StreamMode;
 use shardmill_store::StreamChange;
 
 use super::http::{Reply, send};
@@ -203,7 +204,7 @@ async fn placeholders(host: &Host, case: &Json) -> Placeholders {
         ("now".into(), now.seconds().to_string()),
         ("missing".into(), "missing".into()),
     ]);
-    for number in 2..10 {
+    for number in 2..=40 {
         names.insert(format!("missing{number}"), format!("missing{number}"));
     }
     let wanted = case.to_string();
@@ -213,6 +214,13 @@ async fn placeholders(host: &Host, case: &Json) -> Placeholders {
         stream.active_from = now.plus(Duration::from_secs(3600));
         super::change(services, StreamChange::Create(Box::new(stream))).await;
         names.insert("creatingStream".into(), "creating".into());
+    }
+    if wanted.contains("{onDemandStream}") {
+        let mut stream = stream_of(4);
+        stream.name = "ondemand".parse().expect("a name");
+        stream.mode = StreamMode::OnDemand;
+        super::change(services, StreamChange::Create(Box::new(stream))).await;
+        names.insert("onDemandStream".into(), "ondemand".into());
     }
     if wanted.contains("{listShardsToken}") {
         let input = json!({"StreamName": "conformance", "MaxResults": 1});

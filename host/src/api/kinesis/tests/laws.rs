@@ -305,6 +305,18 @@ fn good_bodies(iterator: &str) -> Vec<(&'static str, Json)> {
             "ShardIteratorType": "AT_TIMESTAMP", "Timestamp": 1_700_000_000}),
         ),
         ("GetRecords", json!({"ShardIterator": iterator, "Limit": 5})),
+        (
+            "SplitShard",
+            json!({"StreamName": "s", "ShardToSplit": "0", "NewStartingHashKey": "77"}),
+        ),
+        (
+            "MergeShards",
+            json!({"StreamName": "s", "ShardToMerge": "3", "AdjacentShardToMerge": "1"}),
+        ),
+        (
+            "UpdateShardCount",
+            json!({"StreamName": "s", "TargetShardCount": 3, "ScalingType": "UNIFORM_SCALING"}),
+        ),
     ]
 }
 

@@ -130,12 +130,12 @@ async fn the_host_is_healthy_and_only_for_its_own_machine() {
 async fn what_is_not_supported_is_refused_by_name() {
     let host = Host::start(quick()).await;
     let told = host
-        .call("SplitShard", &json!({}))
+        .call("UpdateStreamMode", &json!({}))
         .await
         .json()
         .expect("JSON");
     assert_eq!(told["__type"], "UnknownOperationException");
-    let want = "SplitShard is not supported yet: docs/parity.md lists what is";
+    let want = "UpdateStreamMode is not supported yet: docs/parity.md lists what is";
     assert_eq!(told["message"], want);
     let told = host.call("Whatever", &json!({})).await.json();
     assert_eq!(told, Some(json!({"__type": "UnknownOperationException"})));
