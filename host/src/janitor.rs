@@ -1,15 +1,22 @@
-//! Ends deletions and drops records that are past their stream's retention.
+//! Ends deletions, drops records that are past their stream's retention, and forgets closed
+//! shards that have expired.
 //!
-//! Neither is needed for correct answers: reads decide by time whether a stream or a record is
-//! still there. The janitor frees the space.
+//! None of it is needed for correct answers: reads decide by time whether a stream, a shard or a
+//! record is still there. The janitor frees the space.
+//!
+//! An expired shard is forgotten when its records are dropped, its parents are forgotten, and
+//! every mapping of the stream is past it: what a mapping did not get to in time it still has to
+//! report.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardmill_core::{ShardKey, Stream};
+use shardmill_core::{ShardId, ShardKey, Stream, StreamId};
 use shardmill_store::{CommitError, ReadError, Seek, Store, StreamChange, Trim, Tx, Urgency};
 
 use crate::api::kinesis::gone_from;
+use crate::mapping::MappingError;
 use crate::services::Services;
 
 /// Time between two rounds.
@@ -22,6 +29,8 @@ enum Error {
     Read(#[from] ReadError),
     #[error(transparent)]
     Commit(#[from] CommitError),
+    #[error("read a mapping's progress: {0}")]
+    Mapping(#[from] MappingError),
 }
 
 /// Works in rounds, for ever. Stop it by dropping; cancel-safe between and within rounds.
@@ -38,6 +47,7 @@ async fn round(host: &Services) -> Result<(), Error> {
     remove_deleted(host).await?;
     for stream in host.store.streams(None) {
         trim(host, &stream).await?;
+        forget_shards(host, stream.id).await?;
     }
     Ok(())
 }
@@ -95,6 +105,73 @@ async fn trim(host: &Services, stream: &Stream) -> Result<(), Error> {
     }
 }
 
+/// Takes the shards out of a stream that nobody needs any more.
+async fn forget_shards(host: &Services, id: StreamId) -> Result<(), Error> {
+    let Some(stream) = host.store.stream_by_id(id) else {
+        return Ok(());
+    };
+    let now = host.clock.now();
+    let expired = |shard: &&shardmill_core::Shard| stream.is_expired(shard, now);
+    if stream.deleted.is_some() || !stream.shards.iter().any(|shard| expired(&shard)) {
+        return Ok(());
+    }
+    let unread = unread(host, &stream).await?;
+    let mut gone = BTreeSet::new();
+    // Parents come before their children.
+    for shard in stream.shards.iter().filter(expired) {
+        let stays = |parent: &ShardId| stream.shard(*parent).is_some() && !gone.contains(parent);
+        if unread.contains(&shard.id) || shard.parents.iter().any(stays) {
+            continue;
+        }
+        let key = ShardKey {
+            stream: id,
+            shard: shard.id,
+        };
+        let oldest = host.store.seek(key, Seek::TrimHorizon).await?;
+        if oldest == host.store.seek(key, Seek::Latest).await? {
+            gone.insert(shard.id);
+        }
+    }
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let mut changed = Stream::clone(&stream);
+    changed.shards.retain(|shard| !gone.contains(&shard.id));
+    let tx = Tx {
+        streams: vec![StreamChange::Update(Box::new(changed))],
+        urgency: Urgency::Housekeeping,
+        ..Tx::default()
+    };
+    match host.store.commit(tx).await {
+        // Whoever changed it meanwhile was not waiting for this; the next round will do.
+        Ok(_) | Err(CommitError::NoSuchStream(_) | CommitError::StreamChanged(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The shards of a stream that some mapping has not read to their end.
+async fn unread(host: &Services, stream: &Stream) -> Result<BTreeSet<ShardId>, Error> {
+    let mut unread = BTreeSet::new();
+    let Some(workloads) = &host.workloads else {
+        return Ok(unread);
+    };
+    for mapping in workloads.mappings.list(&stream.scope)? {
+        if mapping.stream_id != stream.id {
+            continue;
+        }
+        let view = workloads.mappings.view(mapping).await?;
+        let behind: BTreeMap<_, _> = view
+            .shards
+            .iter()
+            .map(|shard| (shard.shard.as_str(), shard.records_behind))
+            .collect();
+        let ids = stream.shards.iter().map(|shard| shard.id);
+        // A shard without progress was not begun.
+        unread.extend(ids.filter(|id| behind.get(id.to_string().as_str()) != Some(&0)));
+    }
+    Ok(unread)
+}
+
 /// The position to trim a shard before, if there is anything to trim.
 async fn first_to_keep(
     store: &dyn Store,
@@ -105,3 +182,6 @@ async fn first_to_keep(
     let keep = store.seek(shard, horizon).await?;
     Ok((keep > oldest).then_some(keep))
 }
+
+#[cfg(test)]
+mod tests;

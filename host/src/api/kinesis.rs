@@ -38,7 +38,7 @@ mod update_shard_count;
 mod wire;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use error::Error;
 pub(crate) use operations::{OPERATIONS, Support};

@@ -185,6 +185,12 @@ impl Stream {
         Duration::from_secs(u64::from(self.retention_hours) * 3600)
     }
 
+    /// Whether a shard was closed longer ago than records are kept: it is no longer shown.
+    pub fn is_expired(&self, shard: &Shard, now: UnixMillis) -> bool {
+        let horizon = now.minus(self.retention()).seconds();
+        shard.closed_seconds.is_some_and(|closed| closed < horizon)
+    }
+
     /// The largest record, data and partition key together, in bytes.
     pub fn max_record_bytes(&self) -> usize {
         self.max_record_size_kib as usize * 1024

@@ -11,11 +11,8 @@ use super::{Error, Output};
 
 /// The shards that are not expired, by id.
 pub(crate) fn unexpired(stream: &Stream, now: UnixMillis) -> impl Iterator<Item = &Shard> {
-    let horizon = now.minus(stream.retention()).seconds();
-    stream
-        .shards
-        .iter()
-        .filter(move |shard| shard.closed_seconds.is_none_or(|closed| closed >= horizon))
+    let shards = stream.shards.iter();
+    shards.filter(move |shard| !stream.is_expired(shard, now))
 }
 
 /// The shard with this id, if it is there and not expired.

@@ -31,6 +31,8 @@ struct ShardView {
     state: &'static str,
     /// Records that are kept.
     records: u64,
+    /// The shards that it came from.
+    parents: Vec<String>,
     starting_hash_key: String,
     ending_hash_key: String,
 }
@@ -86,11 +88,7 @@ async fn view(call: &Call<'_>, stream: &Stream) -> Result<StreamView, Error> {
         mode: stream.mode,
         created: stream.created,
         retention_hours: stream.retention_hours,
-        open_shards: stream
-            .shards
-            .iter()
-            .filter(|s| s.closed_seconds.is_none())
-            .count(),
+        open_shards: stream.open_shards().count(),
         records: shards.iter().map(|s| s.records).sum(),
         shards: Some(shards),
     })
@@ -106,12 +104,9 @@ async fn records(call: &Call<'_>, shard: ShardKey) -> Result<u64, Error> {
 fn shard_view(shard: &Shard, records: u64) -> ShardView {
     ShardView {
         shard: shard.id.to_string(),
-        state: if shard.closed_seconds.is_none() {
-            "open"
-        } else {
-            "closed"
-        },
+        state: if shard.is_open() { "open" } else { "closed" },
         records,
+        parents: shard.parents.iter().map(ToString::to_string).collect(),
         starting_hash_key: shard.range.start.to_string(),
         ending_hash_key: shard.range.end.to_string(),
     }
