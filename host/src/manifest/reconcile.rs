@@ -12,9 +12,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+use shardmill_core::reshard;
 use shardmill_core::stream::StreamMode;
 use shardmill_core::{Stream, StreamId};
-use shardmill_store::{Store, StreamChange, Tx, Urgency};
+use shardmill_store::{CommitError, Store, StreamChange, Tx, Urgency};
 
 use super::{FunctionSpec, Manifest, MappingSpec, StreamSpec};
 use crate::clock::Clock;
@@ -22,6 +23,9 @@ use crate::functions::{FunctionError, Functions};
 use crate::mapping::{CreateMapping, Mapping, MappingError, Mappings, Origin, UpdateMapping};
 use owned::Owned;
 use summary::Change;
+
+/// How often a stream is decided again that others change at the same time.
+const TRIES: usize = 16;
 
 /// Brings manifests and the store together.
 #[derive(Clone)]
@@ -76,32 +80,50 @@ impl Reconciler {
     }
 
     async fn stream(&self, spec: &StreamSpec) -> Result<Change, String> {
-        let stream = match self.store.stream(&spec.scope, &spec.name) {
-            Some(stream) if stream.deleted.is_none() => stream,
-            // What is left of a namesake that was deleted goes in the same transaction.
-            old => {
-                let mut changes: Vec<_> = old.iter().map(|s| StreamChange::Remove(s.id)).collect();
-                changes.push(StreamChange::Create(Box::new(self.new_stream(spec))));
-                return self.change(changes).await.map(|()| Change::Created);
+        for _ in 0..TRIES {
+            let stream = match self.store.stream(&spec.scope, &spec.name) {
+                Some(stream) if stream.deleted.is_none() => stream,
+                // What is left of a namesake that was deleted goes in the same transaction.
+                old => {
+                    let old = old.iter().map(|s| StreamChange::Remove(s.id));
+                    let mut changes: Vec<_> = old.collect();
+                    changes.push(StreamChange::Create(Box::new(self.new_stream(spec))));
+                    let made = self.change(changes).await;
+                    return made.map(|()| Change::Created).map_err(|e| e.to_string());
+                }
+            };
+            let changed = self.wanted(spec, &stream)?;
+            if changed == *stream {
+                return Ok(Change::None);
             }
-        };
-        let open = |s: &&shardmill_core::Shard| s.closed_seconds.is_none();
-        let open = stream.shards.iter().filter(open).count();
-        if open != spec.shards as usize {
+            let change = StreamChange::Update(Box::new(changed));
+            match self.change(vec![change]).await {
+                Ok(()) => return Ok(Change::Updated),
+                Err(CommitError::StreamChanged(_)) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        Err("others keep changing it: save the manifest again when they are done".into())
+    }
+
+    /// The stream as the manifest wants it. Its shards get even ranges when there are more or
+    /// fewer of them; in one step and without UpdateShardCount's bounds, which are AWS's.
+    fn wanted(&self, spec: &StreamSpec, stream: &Stream) -> Result<Stream, String> {
+        let open = reshard::open_count(stream);
+        let mut wanted = if open == spec.shards {
+            stream.clone()
+        } else if stream.mode == StreamMode::OnDemand {
             tracing::warn!(
                 stream = %spec.name, has = open, manifest = spec.shards,
-                "a stream's shards are counted when it is made: they stay as they are",
+                "an on-demand stream chooses its own shards: the manifest's are not applied",
             );
-        }
-        if stream.retention_hours == spec.retention_hours {
-            return Ok(Change::None);
-        }
-        let changed = Stream {
-            retention_hours: spec.retention_hours,
-            ..Stream::clone(&stream)
+            stream.clone()
+        } else {
+            let scaled = reshard::scale(stream, spec.shards, self.clock.now());
+            scaled.map_err(|e| format!("{} shards: {e}", spec.shards))?
         };
-        let change = StreamChange::Update(Box::new(changed));
-        self.change(vec![change]).await.map(|()| Change::Updated)
+        wanted.retention_hours = spec.retention_hours;
+        Ok(wanted)
     }
 
     /// Active at once: there is nobody who would have to wait for it.
@@ -125,14 +147,13 @@ impl Reconciler {
         }
     }
 
-    async fn change(&self, streams: Vec<StreamChange>) -> Result<(), String> {
+    async fn change(&self, streams: Vec<StreamChange>) -> Result<(), CommitError> {
         let tx = Tx {
             streams,
             urgency: Urgency::Housekeeping,
             ..Tx::default()
         };
-        let committed = self.store.commit(tx).await;
-        committed.map(drop).map_err(|e| e.to_string())
+        self.store.commit(tx).await.map(drop)
     }
 
     async fn function(&self, spec: &FunctionSpec) -> Result<Change, String> {

@@ -202,3 +202,45 @@ async fn what_is_no_longer_named_stays_until_it_is_pruned() {
     assert_eq!(bench.apply("prune = true").await, Summary::default());
     assert!(bench.reconciler.store.streams(None).is_empty());
 }
+
+fn shards(bench: &Bench) -> (u32, usize) {
+    let stream = &bench.reconciler.store.streams(None)[0];
+    (reshard::open_count(stream), stream.shards.len())
+}
+
+#[tokio::test]
+async fn a_changed_number_of_shards_is_brought_about_in_one_step() {
+    let bench = Bench::new();
+    bench.apply(WHOLE).await;
+    let with = |count| WHOLE.replace("shards = 2", &format!("shards = {count}"));
+    for (count, updated) in [(7, 1), (7, 0), (1, 1), (2, 1)] {
+        let summary = bench.apply(&with(count)).await;
+        assert_eq!(summary.updated.len(), updated, "{count}: {summary:?}");
+        assert_eq!(shards(&bench).0, count);
+    }
+    let stream = Stream::clone(&bench.reconciler.store.streams(None)[0]);
+    let (id, now) = (
+        stream.open_shards().next().expect("one").id,
+        bench.reconciler.clock.now(),
+    );
+    let split = reshard::split(&stream, id, shardmill_core::HashKey(9), now).expect("a split");
+    let split = vec![StreamChange::Update(Box::new(split))];
+    bench.reconciler.change(split).await.expect("a split");
+    assert_eq!(shards(&bench).0, 3);
+    bench.apply(WHOLE).await;
+    assert_eq!(shards(&bench).0, 2, "what somebody did by hand is undone");
+}
+
+#[tokio::test]
+async fn an_on_demand_stream_keeps_its_shards() {
+    let bench = Bench::new();
+    bench.apply(WHOLE).await;
+    let mut stream = Stream::clone(&bench.reconciler.store.streams(None)[0]);
+    stream.mode = StreamMode::OnDemand;
+    let changes = vec![StreamChange::Update(Box::new(stream))];
+    bench.reconciler.change(changes).await.expect("a change");
+    let changed = WHOLE.replace("shards = 2", "shards = 5\nretention_hours = 48");
+    let summary = bench.apply(&changed).await;
+    assert_eq!(summary.updated, names(&["stream \"s\""]), "its retention");
+    assert_eq!(shards(&bench), (2, 2));
+}
