@@ -1,6 +1,8 @@
 //! `shardmill streams`: by the operations of Kinesis where there is one, by the native API where
 //! more is shown than Kinesis tells.
 
+mod reshard;
+
 use std::time::Duration;
 
 use anyhow::bail;
@@ -39,11 +41,13 @@ enum Command {
         /// Its name
         name: String,
     },
-    /// Show a stream with its shards
+    /// Show a stream with its shards, open and closed
     Describe {
         /// Its name
         name: String,
     },
+    #[command(flatten)]
+    Reshard(reshard::Reshard),
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -105,6 +109,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             }
             describe(&answer)
         }
+        Command::Reshard(command) => reshard::run(&client, command, connection.json).await,
     }
 }
 
@@ -134,19 +139,22 @@ fn describe(stream: &Value) -> anyhow::Result<()> {
     let mut table = print::table(&[
         "shard",
         "state",
+        "parents",
         "records",
         "first hash key",
         "last hash key",
     ]);
     for shard in stream["shards"].as_array().into_iter().flatten() {
-        let keys = [
-            "shard",
-            "state",
-            "records",
-            "starting_hash_key",
-            "ending_hash_key",
-        ];
-        table.add_row(keys.map(|key| print::cell(&shard[key])));
+        let parents = shard["parents"].as_array().into_iter().flatten();
+        let parents: Vec<_> = parents.map(print::cell).collect();
+        table.add_row([
+            print::cell(&shard["shard"]),
+            print::cell(&shard["state"]),
+            parents.join(" "),
+            print::cell(&shard["records"]),
+            print::cell(&shard["starting_hash_key"]),
+            print::cell(&shard["ending_hash_key"]),
+        ]);
     }
     print::line("")?;
     print::rows(&table, "no shards")
