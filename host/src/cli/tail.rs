@@ -1,5 +1,7 @@
 //! `shardmill tail`: records as they arrive, shard by shard, children after their parents.
 
+mod tree;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 use shardmill_core::UnixMillis;
 
+use self::tree::{Listed, Tree};
 use super::client::Client;
 use super::{Connection, print};
 use crate::timestamp;
@@ -56,19 +59,22 @@ struct Shard {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let client = arguments.connection.client()?;
     let stream = &arguments.stream;
+    let listed = listed(&client, stream).await?;
+    let (mut tree, mut first) = match arguments.from {
+        From::TrimHorizon => Tree::from_oldest(&listed),
+        From::Latest => Tree::from_now(&listed),
+    };
+    if let Some(wanted) = &arguments.shard {
+        first = listed.into_iter().map(|shard| shard.id).collect();
+        first.retain(|id| wanted == id || is_number_of(wanted, id));
+    }
+    let kind = match arguments.from {
+        From::TrimHorizon => "TRIM_HORIZON",
+        From::Latest => "LATEST",
+    };
     let mut shards = VecDeque::new();
-    for id in shard_ids(&client, stream).await? {
-        let wanted = arguments
-            .shard
-            .as_ref()
-            .is_none_or(|w| *w == id || is_number_of(w, &id));
-        if wanted {
-            let kind = match arguments.from {
-                From::TrimHorizon => "TRIM_HORIZON",
-                From::Latest => "LATEST",
-            };
-            shards.push_back(iterator(&client, stream, id, kind).await?);
-        }
+    for id in first {
+        shards.push_back(iterator(&client, stream, id, kind).await?);
     }
     if shards.is_empty() {
         let wanted = arguments.shard.as_deref().unwrap_or_default();
@@ -105,9 +111,12 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                 shards.push_back(shard);
             }
             None => {
-                for child in answer["ChildShards"].as_array().into_iter().flatten() {
-                    let id = child["ShardId"].as_str().unwrap_or_default().to_owned();
-                    if arguments.shard.is_none() && !shards.iter().any(|s| s.id == id) {
+                tree.end(&shard.id);
+                let children = answer["ChildShards"].as_array().into_iter().flatten();
+                for child in children.filter(|_| arguments.shard.is_none()) {
+                    let parents = child["ParentShards"].as_array().into_iter().flatten();
+                    let parents: Vec<_> = parents.map(print::cell).collect();
+                    if let Some(id) = tree.begin(&print::cell(&child["ShardId"]), &parents) {
                         shards.push_back(iterator(&client, stream, id, "TRIM_HORIZON").await?);
                     }
                 }
@@ -125,21 +134,23 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn shard_ids(client: &Client, stream: &str) -> anyhow::Result<Vec<String>> {
-    let mut ids = Vec::new();
+async fn listed(client: &Client, stream: &str) -> anyhow::Result<Vec<Listed>> {
+    let mut listed = Vec::new();
     let mut body = json!({"StreamName": stream});
     loop {
         let answer = client.kinesis("ListShards", &body).await?;
         for shard in answer["Shards"].as_array().into_iter().flatten() {
-            // Children are reached through their parents' ends, so that they come afterwards.
-            let closed = &shard["SequenceNumberRange"]["EndingSequenceNumber"];
-            if shard["ParentShardId"].is_null() || closed.is_null() {
-                ids.extend(shard["ShardId"].as_str().map(ToOwned::to_owned));
-            }
+            let parents = ["ParentShardId", "AdjacentParentShardId"];
+            let parents = parents.iter().filter_map(|name| shard[name].as_str());
+            listed.push(Listed {
+                id: print::cell(&shard["ShardId"]),
+                parents: parents.map(ToOwned::to_owned).collect(),
+                open: shard["SequenceNumberRange"]["EndingSequenceNumber"].is_null(),
+            });
         }
         match answer["NextToken"].as_str() {
             Some(token) => body = json!({"NextToken": token}),
-            None => return Ok(ids),
+            None => return Ok(listed),
         }
     }
 }
