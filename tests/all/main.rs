@@ -9,3 +9,4 @@ mod cli;
 mod crash;
 mod host;
 mod poison;
+mod reshard;

@@ -192,13 +192,43 @@ def unique(name):
 
 def read_from(kinesis, iterator, limit=10_000):
     """All records from an iterator to the tip, in order, with each answer checked."""
+    return read_to_end(kinesis, iterator, limit)[0]
+
+
+def read_to_end(kinesis, iterator, limit=10_000):
+    """The same, and the children when that is the end of a closed shard, else None."""
     records = []
     while True:
         answer = kinesis.get_records(ShardIterator=iterator, Limit=limit)
         records += answer["Records"]
-        iterator = answer["NextShardIterator"]
+        iterator = answer.get("NextShardIterator")
+        if iterator is None:
+            return records, answer["ChildShards"]
         if answer["MillisBehindLatest"] == 0 and not answer["Records"]:
-            return records
+            return records, None
+
+
+def read_tree(test, kinesis, stream):
+    """All records of a stream, a shard after its parents: lists of data by partition key."""
+    shards = kinesis.list_shards(StreamName=stream)["Shards"]
+    waiting = [one["ShardId"] for one in shards if "ParentShardId" not in one]
+    done = set()
+    records = {}
+    while waiting:
+        shard = waiting.pop(0)
+        test.assertNotIn(shard, done, "a shard is reached once")
+        iterator = kinesis.get_shard_iterator(
+            StreamName=stream, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
+        )
+        found, children = read_to_end(kinesis, iterator["ShardIterator"])
+        done.add(shard)
+        for one in found:
+            records.setdefault(one["PartitionKey"], []).append(one["Data"])
+        for child in children or []:
+            if done.issuperset(child["ParentShards"]):
+                waiting.append(child["ShardId"])
+    test.assertEqual(done, {one["ShardId"] for one in shards}, "every shard is reached")
+    return records
 
 
 def read_shard(kinesis, stream, shard, limit=10_000, **position):
