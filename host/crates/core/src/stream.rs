@@ -219,3 +219,41 @@ impl Stream {
         self.shards.iter().filter(move |s| s.parents.contains(&id))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORED: &str = r#"{"id":7,"scope":{"tenant":"000000000000","region":"us-east-1"},
+        "name":"s","created":1000,"active_from":2000,"deleted":null,"mode":"PROVISIONED",
+        "retention_hours":24,"max_record_size_kib":1024,"tags":{},"shards":[{"id":0,"range":
+        {"start":"0","end":"340282366920938463463374607431768211455"},"created_seconds":0,
+        "parents":[],"closed_seconds":null}]}"#;
+
+    #[test]
+    fn a_stream_that_was_stored_before_it_had_revisions_is_read() {
+        let stream: Stream = serde_json::from_str(STORED).expect("a stream");
+        assert_eq!((stream.revision, stream.updating_until), (0, None));
+        assert_eq!(stream.count_updates, []);
+        let again = serde_json::to_string(&stream).expect("JSON");
+        assert_eq!(serde_json::from_str(&again).ok(), Some(stream));
+    }
+
+    #[test]
+    fn a_stream_is_usable_while_it_is_updating() {
+        let mut stream: Stream = serde_json::from_str(STORED).expect("a stream");
+        stream.updating_until = Some(UnixMillis(9000));
+        for (now, want, usable) in [
+            (1999, StreamStatus::Creating, false),
+            (2000, StreamStatus::Updating, true),
+            (8999, StreamStatus::Updating, true),
+            (9000, StreamStatus::Active, true),
+        ] {
+            let now = UnixMillis(now);
+            assert_eq!((stream.status(now), stream.is_usable(now)), (want, usable));
+        }
+        stream.deleted = Some(UnixMillis(8000));
+        assert_eq!(stream.status(UnixMillis(8500)), StreamStatus::Deleting);
+        assert!(!stream.is_usable(UnixMillis(8500)));
+    }
+}

@@ -222,7 +222,14 @@ fn placed(
         // The answer to an earlier try may name a shard that this state of the stream lacks.
         let number = find(stream).or_else(|| find(&*call.host.store.stream_by_id(stream.id)?));
         let shard = at.shard;
-        let number = number.ok_or_else(|| Error::Internal(format!("no {shard} in the stream")))?;
+        let number = number.ok_or_else(|| match &call.producer {
+            // Only a repeated request is that old.
+            Some(_) => Error::InvalidArgument(format!(
+                "the producer's number was used for records in {shard}, which have expired: \
+                 count on"
+            )),
+            None => Error::Internal(format!("no {shard} in the stream")),
+        })?;
         Ok(Placed { shard, number })
     };
     if call.producer.is_some() {
