@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::host::{Caller, Host, until};
+use crate::host::{Caller, Host, guest, until};
 
 const STREAM: &str = "s";
 const PRODUCERS: usize = 3;
@@ -165,53 +165,59 @@ async fn produce(host: Caller, producer: usize) -> u64 {
     unreachable!()
 }
 
+/// Splits or merges a shard of a stream, if it is ACTIVE. `None` when the host is gone.
+async fn change(host: &Caller, stream: &str, round: usize) -> Option<bool> {
+    let input = json!({"StreamName": stream, "ShardFilter": {"Type": "AT_LATEST"}});
+    let listed = host.kinesis("ListShards", input).await.ok()?;
+    let mut open: Vec<(u128, u128, &str)> = listed["Shards"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|shard| {
+            let range = &shard["HashKeyRange"];
+            let key = |name: &str| range[name].as_str().unwrap().parse().unwrap();
+            let id = shard["ShardId"].as_str().unwrap();
+            (key("StartingHashKey"), key("EndingHashKey"), id)
+        })
+        .collect();
+    open.sort_unstable();
+    let (operation, input) = if open.len() < 3 || (open.len() < 6 && round % 2 == 0) {
+        let (start, end, id) = open[round % open.len()];
+        let at = (start + (end - start) / 2).to_string();
+        let input = json!({"StreamName": stream, "ShardToSplit": id, "NewStartingHashKey": at});
+        ("SplitShard", input)
+    } else {
+        let at = round % (open.len() - 1);
+        let input = json!({"StreamName": stream, "ShardToMerge": open[at].2,
+            "AdjacentShardToMerge": open[at + 1].2});
+        ("MergeShards", input)
+    };
+    match host.kinesis(operation, input).await {
+        Ok(_) => Some(true),
+        // UPDATING.
+        Err((_, why)) if why["__type"] == "ResourceInUseException" => Some(false),
+        Err((_, why)) if why.is_string() => None,
+        Err(why) => panic!("{operation}: {why:?}"),
+    }
+}
+
 /// Splits and merges until the host is gone. Gives how many changes were acknowledged.
 async fn reshard(host: Caller) -> usize {
     let mut changes = 0;
     for round in 0.. {
-        let input = json!({"StreamName": STREAM, "ShardFilter": {"Type": "AT_LATEST"}});
-        let Ok(listed) = host.kinesis("ListShards", input).await else {
-            return changes;
-        };
-        let mut open: Vec<(u128, u128, &str)> = listed["Shards"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|shard| {
-                let range = &shard["HashKeyRange"];
-                let key = |name: &str| range[name].as_str().unwrap().parse().unwrap();
-                let id = shard["ShardId"].as_str().unwrap();
-                (key("StartingHashKey"), key("EndingHashKey"), id)
-            })
-            .collect();
-        open.sort_unstable();
-        let (operation, input) = if open.len() < 3 || (open.len() < 6 && round % 2 == 0) {
-            let (start, end, id) = open[round % open.len()];
-            let at = (start + (end - start) / 2).to_string();
-            let input = json!({"StreamName": STREAM, "ShardToSplit": id, "NewStartingHashKey": at});
-            ("SplitShard", input)
-        } else {
-            let at = round % (open.len() - 1);
-            let input = json!({"StreamName": STREAM, "ShardToMerge": open[at].2,
-                "AdjacentShardToMerge": open[at + 1].2});
-            ("MergeShards", input)
-        };
-        match host.kinesis(operation, input).await {
-            Ok(_) => changes += 1,
-            // UPDATING.
-            Err((_, why)) if why["__type"] == "ResourceInUseException" => {}
-            Err((_, why)) if why.is_string() => return changes,
-            Err(why) => panic!("{operation}: {why:?}"),
+        match change(&host, STREAM, round).await {
+            Some(changed) => changes += usize::from(changed),
+            None => return changes,
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     unreachable!()
 }
 
-/// Every record by partition key, read parents first.
-async fn read_tree(host: &Host) -> BTreeMap<String, Vec<u64>> {
+/// Every record of a stream by partition key, read parents first.
+async fn read_tree(host: &Host, stream: &str) -> BTreeMap<String, Vec<u64>> {
     let listed = host
-        .kinesis("ListShards", json!({"StreamName": STREAM}))
+        .kinesis("ListShards", json!({"StreamName": stream}))
         .await
         .unwrap();
     let shards = listed["Shards"].as_array().unwrap();
@@ -223,7 +229,7 @@ async fn read_tree(host: &Host) -> BTreeMap<String, Vec<u64>> {
     let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     while let Some(id) = waiting.pop_front() {
         let start =
-            json!({"StreamName": STREAM, "ShardId": id, "ShardIteratorType": "TRIM_HORIZON"});
+            json!({"StreamName": stream, "ShardId": id, "ShardIteratorType": "TRIM_HORIZON"});
         let mut iterator =
             host.kinesis("GetShardIterator", start).await.unwrap()["ShardIterator"].take();
         loop {
@@ -282,7 +288,7 @@ async fn a_kill_while_shards_change_loses_nothing_and_leaves_a_whole_tree() {
     }
     for restart in 0..2 {
         host.restart();
-        let seen = read_tree(&host).await;
+        let seen = read_tree(&host, STREAM).await;
         for (producer, count) in acknowledged.iter().enumerate() {
             for key in 0..KEYS {
                 let found = seen
@@ -303,4 +309,63 @@ async fn a_kill_while_shards_change_loses_nothing_and_leaves_a_whole_tree() {
         host.kinesis("UpdateShardCount", input).await.is_ok()
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mapping_follows_the_tree_and_handlers_emit_into_another_one() {
+    let manifest = format!(
+        r#"
+[[stream]]
+name = "in"
+shards = 2
+
+[[stream]]
+name = "out"
+shards = 2
+
+[[function]]
+name = "f"
+wasm = "{}"
+
+[[mapping]]
+name = "m"
+stream = "in"
+function = "f"
+starting_position = "TRIM_HORIZON"
+"#,
+        guest("poison").display()
+    );
+    let host = Host::with(&[], Some(&manifest));
+    let client = host.client();
+    let (rounds, mut changes) = (60u64, 0);
+    for n in 0..rounds {
+        let data = base64_simd::STANDARD.encode_to_string(format!("emit out {n}"));
+        let record = |key| json!({"PartitionKey": format!("{key}"), "Data": data});
+        let records: Vec<Value> = (0..KEYS).map(record).collect();
+        let input = json!({"StreamName": "in", "Records": records});
+        host.kinesis("PutRecords", input).await.unwrap();
+        for stream in ["in", "out"] {
+            let changed = change(&client, stream, n as usize).await.unwrap();
+            changes += usize::from(changed);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(changes > 20, "{changes} changes");
+    let all = rounds as i64 * KEYS as i64;
+    until("every record is done", async || {
+        host.counters("f")
+            .get("done")
+            .is_some_and(|done| *done >= all)
+    })
+    .await;
+    assert_eq!(host.counters("f").get("done"), Some(&all));
+    let emitted = read_tree(&host, "out").await;
+    assert_eq!(emitted.len(), KEYS);
+    for (key, found) in emitted {
+        let want: Vec<u64> = (0..rounds).collect();
+        assert_eq!(
+            found, want,
+            "{key}: each record once, in the order it was put"
+        );
+    }
 }
