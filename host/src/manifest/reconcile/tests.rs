@@ -244,3 +244,37 @@ async fn an_on_demand_stream_keeps_its_shards() {
     assert_eq!(summary.updated, names(&["stream \"s\""]), "its retention");
     assert_eq!(shards(&bench), (2, 2));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_and_others_do_not_undo_each_other() {
+    let bench = Bench::new();
+    bench.apply(WHOLE).await;
+    let store = Arc::clone(&bench.reconciler.store);
+    let others = tokio::spawn(async move {
+        for n in 0..300 {
+            loop {
+                let mut stream = Stream::clone(&store.streams(None)[0]);
+                stream.tags.insert(n.to_string(), String::new());
+                let tx = Tx {
+                    streams: vec![StreamChange::Update(Box::new(stream))],
+                    ..Tx::default()
+                };
+                match store.commit(tx).await {
+                    Ok(_) => break,
+                    Err(error) => assert!(matches!(error, CommitError::StreamChanged(_))),
+                }
+            }
+        }
+    });
+    let mut rounds = 0;
+    while !others.is_finished() || rounds < 20 {
+        let count = [4, 3, 1, 2][rounds % 4];
+        let changed = WHOLE.replace("shards = 2", &format!("shards = {count}"));
+        let summary = bench.apply(&changed).await;
+        assert_eq!(summary.problems, []);
+        assert_eq!(shards(&bench).0, count);
+        rounds += 1;
+    }
+    others.await.expect("the others");
+    assert_eq!(bench.reconciler.store.streams(None)[0].tags.len(), 300);
+}

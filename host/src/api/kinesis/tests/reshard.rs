@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
+use shardmill_core::Stream;
 use shardmill_core::stream::StreamMode;
-use shardmill_store::{Store, StreamChange};
+use shardmill_store::{CommitError, Store, StreamChange, Tx};
 
 use super::{ACCOUNT, Local, REGION, change, quick, stream_of, text};
 use crate::api::kinesis::Error;
@@ -276,4 +277,46 @@ async fn an_on_demand_stream_keeps_its_shards() {
         .map(|s| s.shards.len())
         .collect();
     assert_eq!(shards, [4, 3], "by name");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_split_and_what_others_change_meanwhile_both_stand() {
+    let host = Local::start(quick()).await;
+    host.stream("s", 1).await;
+    let store = host.services.store.clone();
+    let others = tokio::spawn(async move {
+        for n in 0..300 {
+            loop {
+                let mut stream = Stream::clone(&store.streams(None)[0]);
+                stream.tags.insert(n.to_string(), String::new());
+                let tx = Tx {
+                    streams: vec![StreamChange::Update(Box::new(stream))],
+                    ..Tx::default()
+                };
+                match store.commit(tx).await {
+                    Ok(_) => break,
+                    Err(error) => assert!(matches!(error, CommitError::StreamChanged(_))),
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut splits = 0;
+    while !others.is_finished() || splits < 10 {
+        let (operation, mut input) = split("", MIDDLE);
+        let open = host.memory.streams(None)[0]
+            .open_shards()
+            .max_by_key(|shard| shard.range.end.0 - shard.range.start.0)
+            .expect("one")
+            .clone();
+        let middle = open.range.start.0 + (open.range.end.0 - open.range.start.0) / 2;
+        input["ShardToSplit"] = json!(open.id.to_string());
+        input["NewStartingHashKey"] = json!(middle.to_string());
+        done(&host, (operation, input)).await;
+        splits += 1;
+    }
+    others.await.expect("the others");
+    let stream = &host.memory.streams(None)[0];
+    assert_eq!(stream.tags.len(), 300);
+    assert_eq!(stream.shards.len(), 1 + 2 * splits);
 }
