@@ -181,7 +181,7 @@ async fn change(host: &Caller, stream: &str, round: usize) -> Option<bool> {
         })
         .collect();
     open.sort_unstable();
-    let (operation, input) = if open.len() < 3 || (open.len() < 6 && round % 2 == 0) {
+    let (operation, input) = if open.len() < 3 || (open.len() < 6 && round.is_multiple_of(2)) {
         let (start, end, id) = open[round % open.len()];
         let at = (start + (end - start) / 2).to_string();
         let input = json!({"StreamName": stream, "ShardToSplit": id, "NewStartingHashKey": at});

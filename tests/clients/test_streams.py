@@ -192,15 +192,15 @@ class Streams(HostTest):
             StreamName="a b",
         )
 
-    def test_a_reshard_of_later_work_is_refused_by_name(self):
+    def test_an_operation_of_later_work_is_refused_by_name(self):
         if self.host.external:
             self.skipTest("another server")
         name = self.stream()
+        summary = self.kinesis.describe_stream_summary(StreamName=name)
+        arn = summary["StreamDescriptionSummary"]["StreamARN"]
         with self.assertRaises(self.kinesis.exceptions.ClientError) as caught:
-            self.kinesis.update_shard_count(
-                StreamName=name, TargetShardCount=2, ScalingType="UNIFORM_SCALING"
-            )
-        self.assertIn("UpdateShardCount", str(caught.exception))
+            self.kinesis.get_resource_policy(ResourceARN=arn)
+        self.assertIn("GetResourcePolicy", str(caught.exception))
 
 
 if __name__ == "__main__":
