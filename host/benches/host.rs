@@ -90,6 +90,7 @@ impl Host {
                 },
                 enabled: setup.enabled,
                 origin: Origin::Manifest,
+                on_failure: None,
             };
             mappings.create(&scope, mapping).await?;
             anyhow::Ok(())

@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::delivery;
 use crate::manifest::ServerSettings;
 use crate::services::Settings;
 
@@ -26,6 +27,8 @@ pub struct Config {
     pub store: StoreKind,
     /// What the services are given.
     pub settings: Settings,
+    /// How deliveries to on-failure destinations are made.
+    pub delivery: delivery::Settings,
 }
 
 /// Which store keeps the data.

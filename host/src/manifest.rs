@@ -5,12 +5,14 @@
 //! `docs/manifest.md`.
 
 mod check;
+mod check_delivery;
 mod error;
 mod reconcile;
 mod table;
 mod watch;
 
 pub(crate) use check::{check_function, check_mapping};
+pub(crate) use check_delivery::check_on_failure;
 pub use error::ManifestError;
 pub(crate) use error::{BadKey, unknown_key};
 pub use reconcile::{Problem, Reconciler, Summary};
@@ -23,6 +25,7 @@ use std::path::{Path, PathBuf};
 use shardmill_core::mapping::{Policy, StartingPosition};
 use shardmill_core::{Scope, StreamName};
 
+use crate::delivery::{self, Destination};
 use crate::functions::FunctionSettings;
 
 /// A manifest whose every value is in its range.
@@ -36,6 +39,10 @@ pub struct Manifest {
     pub functions: Vec<FunctionSpec>,
     /// Mappings that should run.
     pub mappings: Vec<MappingSpec>,
+    /// Queues that should exist.
+    pub queues: Vec<QueueSpec>,
+    /// How deliveries to on-failure destinations are made.
+    pub delivery: delivery::Settings,
     /// Whether what the manifest named once and no longer names is removed.
     pub prune: bool,
 }
@@ -94,6 +101,21 @@ pub struct MappingSpec {
     pub policy: Policy,
     /// Whether it runs; `None` leaves a person's pause alone.
     pub enabled: Option<bool>,
+    /// Where what it gives up is reported.
+    pub on_failure: Option<Destination>,
+}
+
+/// A queue that should exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueSpec {
+    /// Account and region.
+    pub scope: Scope,
+    /// Its name.
+    pub name: String,
+    /// How long a received message stays hidden, s; `None` leaves it alone.
+    pub visibility_timeout_seconds: Option<u32>,
+    /// How long a message is kept, s; `None` leaves it alone.
+    pub message_retention_seconds: Option<u32>,
 }
 
 impl Manifest {

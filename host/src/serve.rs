@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{Config, StoreKind};
+use crate::delivery::Delivery;
 use crate::manifest::{Manifest, Reconciler, WatchedFiles};
 use crate::services::Services;
 use crate::workloads::Workloads;
@@ -61,7 +62,9 @@ pub async fn run(
     let Opened { store, failure } = open(&config, clock).await?;
     let sandbox = new_sandbox()?;
     let notes = (config.store == StoreKind::Embedded).then(|| config.data_dir.join(NOTES));
-    let workloads = Workloads::new(Arc::clone(&store), sandbox, clock, notes);
+    let delivery = Delivery::new(Arc::clone(&store), clock, config.delivery);
+    let workloads =
+        Workloads::with_delivery(Arc::clone(&store), sandbox, clock, notes, delivery.clone());
     let services = Services::start(Arc::clone(&store), clock, config.settings).await?;
     let services = Arc::new(services.with_workloads(workloads.clone()));
 
@@ -80,6 +83,8 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     let (token, kill_token) = (stop.clone(), kill.clone());
     tasks.spawn(async move { workloads.mappings.run(token, kill_token).await });
+    let token = stop.clone();
+    tasks.spawn(async move { delivery.run(token).await });
     let (token, host) = (stop.clone(), Arc::clone(&services));
     tasks.spawn(async move {
         tokio::select! { () = janitor::run(host) => {}, () = token.cancelled() => {} }

@@ -7,6 +7,7 @@ use shardmill_core::Sandbox;
 use shardmill_store::Store;
 
 use crate::clock::Clock;
+use crate::delivery::{self, Delivery};
 use crate::functions::Functions;
 use crate::mapping::{Failures, Mappings};
 
@@ -29,6 +30,18 @@ impl Workloads {
         clock: Clock,
         notes: Option<PathBuf>,
     ) -> Self {
+        let delivery = Delivery::new(Arc::clone(&store), clock, delivery::Settings::default());
+        Self::with_delivery(store, sandbox, clock, notes, delivery)
+    }
+
+    /// The same, with what reports to on-failure destinations.
+    pub fn with_delivery(
+        store: Arc<dyn Store>,
+        sandbox: Arc<dyn Sandbox>,
+        clock: Clock,
+        notes: Option<PathBuf>,
+        delivery: Delivery,
+    ) -> Self {
         let functions = Arc::new(Functions::new(
             Arc::clone(&store),
             Arc::clone(&sandbox),
@@ -40,6 +53,7 @@ impl Workloads {
             Arc::clone(&functions),
             clock,
             notes,
+            delivery,
         );
         let failures = Failures::new(store, sandbox, Arc::clone(&functions), clock);
         Self {

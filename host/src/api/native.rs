@@ -11,10 +11,14 @@
 //! | `counters/FUNCTION[?prefix=]`, `state/FUNCTION?key=` | shows | | | |
 //! | `failures[?mapping=&function=&redriven=&limit=]`, `failures/ID[?records=]` | shows | | | |
 //! | `failures/ID/redrive` | | | does so | |
+//! | `deliveries` | lists those not made | | | |
+//! | `deliveries/ID` | | | | drops |
+//! | `deliveries/ID/retry` | | | tries at once | |
 //!
 //! Errors are `{"error": {"code", "message", "hint"}}`. A signature as AWS's clients send it
 //! names the account and region; without one they are the default ones.
 
+mod deliveries;
 mod error;
 mod failures;
 mod functions;
@@ -99,12 +103,21 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
         ["failures", id, "redrive"] if method == Method::POST => {
             return failures::redrive(call, id).await;
         }
+        ["deliveries"] if method == Method::GET => return deliveries::list(call),
+        ["deliveries", id] if method == Method::DELETE => {
+            return deliveries::delete(call, id).await;
+        }
+        ["deliveries", id, "retry"] if method == Method::POST => {
+            return deliveries::retry(call, id).await;
+        }
         ["functions" | "mappings", _] => "GET, PUT, DELETE",
         ["functions", _, "invoke"] | ["mappings", _, "pause" | "resume" | "unpark" | "rewind"] => {
             "POST"
         }
         ["mappings", _, "parked"] => "GET",
-        ["failures", _, "redrive"] => "POST",
+        ["failures", _, "redrive"] | ["deliveries", _, "retry"] => "POST",
+        ["deliveries", _] => "DELETE",
+        ["deliveries"] => "GET",
         ["health" | "metrics" | "streams" | "functions" | "mappings" | "failures"]
         | ["streams" | "counters" | "state" | "failures", _] => "GET",
         _ => {

@@ -18,6 +18,9 @@ use crate::services::{Access, Settings};
 /// The manifest that is used when none is named, if it is there.
 const MANIFEST: &str = "shardmill.toml";
 
+/// Environment variable: signs what webhooks are sent, unless the manifest has a secret.
+const WEBHOOK_SECRET: &str = "SHARDMILL_WEBHOOK_SECRET";
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The manifest [default: shardmill.toml, if there is one]
@@ -69,6 +72,14 @@ pub(super) async fn run(arguments: Arguments, sandbox: NewSandbox) -> anyhow::Re
         .as_ref()
         .map(|m| m.server.clone())
         .unwrap_or_default();
+    let mut delivery = manifest
+        .as_ref()
+        .map(|m| m.delivery.clone())
+        .unwrap_or_default();
+    // The environment fills in what the manifest, which others may read, leaves out.
+    delivery.webhook_secret = delivery
+        .webhook_secret
+        .or_else(|| std::env::var(WEBHOOK_SECRET).ok().filter(|s| !s.is_empty()));
     let flags = Flags {
         listen: arguments.listen,
         data_dir: arguments.data_dir,
@@ -92,6 +103,7 @@ pub(super) async fn run(arguments: Arguments, sandbox: NewSandbox) -> anyhow::Re
         manifest: path,
         store: arguments.store,
         settings,
+        delivery,
     };
     serve::run(config, manifest, sandbox, shutdown()?).await
 }

@@ -1,7 +1,7 @@
 //! From what is written to what is meant: every value in its range, or a message with the value
 //! and the range.
 
-mod value;
+pub(super) mod value;
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -16,6 +16,7 @@ use shardmill_core::limits::{
 use shardmill_core::mapping::{BadPolicy, OnExhausted, Policy, StartingPosition};
 use shardmill_core::{Scope, Stream, UnixMillis};
 
+use super::check_delivery::{check_delivery, check_on_failure, check_queue};
 use super::error::BadKey;
 use super::table::{FunctionTable, Instant, MappingTable, RawManifest, ServerTable, StreamTable};
 use super::{FunctionSpec, Manifest, MappingSpec, ServerSettings, StreamSpec};
@@ -48,6 +49,7 @@ pub(super) fn check(raw: RawManifest, base: &Path) -> Result<Manifest, BadKey> {
     let mut manifest = Manifest {
         server,
         prune: raw.prune,
+        delivery: check_delivery(raw.delivery, raw.s3)?,
         ..Manifest::default()
     };
     let mut names = BTreeSet::new();
@@ -73,6 +75,12 @@ pub(super) fn check(raw: RawManifest, base: &Path) -> Result<Manifest, BadKey> {
             settings,
         });
     }
+    for (at, table) in raw.queue.into_iter().enumerate() {
+        let name = named("queue", at, table.name.clone())?;
+        let queue = check_queue(table, name, &default)?;
+        unique(&mut names, "queue", &queue.name, &queue.scope)?;
+        manifest.queues.push(queue);
+    }
     for (at, mut table) in raw.mapping.into_iter().enumerate() {
         let name = named("mapping", at, table.name.take())?;
         let here = Table(format!("mapping {name:?}"));
@@ -90,6 +98,7 @@ pub(super) fn check(raw: RawManifest, base: &Path) -> Result<Manifest, BadKey> {
             starting_position: position.unwrap_or(StartingPosition::TrimHorizon),
             policy,
             enabled: table.enabled,
+            on_failure: check_on_failure(&table, &here.0)?.flatten(),
         });
     }
     Ok(manifest)

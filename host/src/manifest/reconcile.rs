@@ -17,10 +17,11 @@ use shardmill_core::stream::StreamMode;
 use shardmill_core::{Stream, StreamId};
 use shardmill_store::{CommitError, Store, StreamChange, Tx, Urgency};
 
-use super::{FunctionSpec, Manifest, MappingSpec, StreamSpec};
+use super::{FunctionSpec, Manifest, MappingSpec, QueueSpec, StreamSpec};
 use crate::clock::Clock;
 use crate::functions::{FunctionError, Functions};
 use crate::mapping::{CreateMapping, Mapping, MappingError, Mappings, Origin, UpdateMapping};
+use crate::queues::{Attributes, QueueError};
 use owned::Owned;
 use summary::Change;
 
@@ -59,6 +60,12 @@ impl Reconciler {
                 kept,
                 self.function(spec).await,
             );
+        }
+        for spec in &manifest.queues {
+            let queues = self.mappings.delivery().queues();
+            let kept = queues.get(&spec.scope, &spec.name).is_ok();
+            let done = self.queue(spec).await;
+            summary.note(format!("queue {:?}", spec.name), kept, done);
         }
         for spec in &manifest.mappings {
             let kept = self.mappings.get(&spec.scope, &spec.name).is_ok();
@@ -188,6 +195,39 @@ impl Reconciler {
         })
     }
 
+    /// Makes a queue, or sets what the manifest says of it. Queues are never pruned: what is in
+    /// them is what somebody has to see to.
+    async fn queue(&self, spec: &QueueSpec) -> Result<Change, String> {
+        let queues = self.mappings.delivery().queues();
+        let (scope, name) = (&spec.scope, &spec.name);
+        let set = |attributes: &mut Attributes| {
+            let Attributes {
+                visibility_timeout_seconds: visibility,
+                message_retention_seconds: retention,
+                ..
+            } = attributes;
+            *visibility = spec.visibility_timeout_seconds.unwrap_or(*visibility);
+            *retention = spec.message_retention_seconds.unwrap_or(*retention);
+        };
+        let before = match queues.get(scope, name) {
+            Ok(queue) => queue,
+            Err(QueueError::NotFound { .. }) => {
+                let mut attributes = Attributes::default();
+                set(&mut attributes);
+                let made = queues.create(scope, name, attributes).await;
+                return made.map(|_| Change::Created).map_err(|e| e.to_string());
+            }
+            Err(error) => return Err(error.to_string()),
+        };
+        let after = queues.set_attributes(scope, name, set).await;
+        let after = after.map_err(|e| e.to_string())?;
+        Ok(if after.attributes == before.attributes {
+            Change::None
+        } else {
+            Change::Updated
+        })
+    }
+
     async fn mapping(&self, spec: &MappingSpec) -> Result<Change, String> {
         let before = match self.mappings.get(&spec.scope, &spec.name) {
             Ok(mapping) => mapping,
@@ -200,6 +240,7 @@ impl Reconciler {
                     policy: spec.policy.clone(),
                     enabled: spec.enabled.unwrap_or(true),
                     origin: Origin::Manifest,
+                    on_failure: spec.on_failure.clone(),
                 };
                 let made = self.mappings.create(&spec.scope, request).await;
                 return made.map(|_| Change::Created).map_err(|e| e.to_string());
@@ -214,7 +255,8 @@ impl Reconciler {
             ));
         }
         let change = difference(&before, spec);
-        if change.function.is_none() && change.policy.is_none() && change.enabled.is_none() {
+        let same = change.function.is_none() && change.policy.is_none();
+        if same && change.enabled.is_none() && change.on_failure.is_none() {
             return Ok(Change::None);
         }
         let changed = self.mappings.update(&spec.scope, &spec.name, change).await;
@@ -288,6 +330,7 @@ fn difference(before: &Mapping, spec: &MappingSpec) -> UpdateMapping {
         function: (before.function != spec.function).then(|| spec.function.clone()),
         policy: (before.policy != spec.policy).then(|| spec.policy.clone()),
         enabled: spec.enabled.filter(|enabled| *enabled != before.enabled),
+        on_failure: (before.on_failure != spec.on_failure).then(|| spec.on_failure.clone()),
     }
 }
 

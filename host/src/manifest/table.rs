@@ -14,6 +14,9 @@ pub(crate) struct RawManifest {
     pub(crate) stream: Vec<StreamTable>,
     pub(crate) function: Vec<FunctionTable>,
     pub(crate) mapping: Vec<MappingTable>,
+    pub(crate) queue: Vec<QueueTable>,
+    pub(crate) delivery: DeliveryTable,
+    pub(crate) s3: S3Table,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -23,6 +26,35 @@ pub(crate) struct ServerTable {
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) account: Option<String>,
     pub(crate) region: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DeliveryTable {
+    pub(crate) maximum_age_hours: Option<i64>,
+    pub(crate) timeout_seconds: Option<i64>,
+    pub(crate) outbox_entries: Option<i64>,
+    pub(crate) outbox_mib: Option<i64>,
+    pub(crate) webhook_secret: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct S3Table {
+    pub(crate) endpoint: Option<String>,
+    pub(crate) region: Option<String>,
+    pub(crate) access_key_id: Option<String>,
+    pub(crate) secret_access_key: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct QueueTable {
+    pub(crate) name: Option<String>,
+    pub(crate) account: Option<String>,
+    pub(crate) region: Option<String>,
+    pub(crate) visibility_timeout_seconds: Option<i64>,
+    pub(crate) message_retention_seconds: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -78,6 +110,7 @@ pub(crate) struct MappingTable {
     pub(crate) circuit_breaker: Option<i64>,
     pub(crate) max_parked_keys: Option<i64>,
     pub(crate) max_parked_mib: Option<i64>,
+    pub(crate) on_failure: Option<String>,
     pub(crate) enabled: Option<bool>,
 }
 

@@ -18,6 +18,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 use super::failures::FailureEntry;
 use super::metrics::MappingMetrics;
 use super::resource::{Inner, Mapping, cursor_key};
+use crate::delivery;
 use crate::functions::{Loaded, to_json};
 
 /// Held from an invocation to its commit: batches of a function share it; one that met too many
@@ -133,8 +134,32 @@ impl Turn<'_> {
         if let Some(given_up) = &self.given_up {
             let entry = FailureEntry::of(self, given_up, mapping, shard, inner.clock.now());
             entry.add_to(&mut tx, &given_up.batch);
+            if let Some(destination) = &mapping.on_failure {
+                let told = told(&entry, &given_up.batch);
+                inner.delivery.outbox_entry(&mut tx, destination, &told);
+            }
         }
         (tx, key)
+    }
+}
+
+/// What a destination is told of a failure entry.
+fn told<'a>(entry: &'a FailureEntry, batch: &'a Batch) -> delivery::GivenUp<'a> {
+    delivery::GivenUp {
+        id: &entry.id,
+        scope: &entry.scope,
+        mapping: &entry.mapping,
+        mapping_id: &entry.mapping_id,
+        function: &entry.function,
+        stream: &entry.stream,
+        shard: &entry.shard,
+        reason: entry.reason,
+        function_error: entry.cause.is_some(),
+        request_id: &entry.request_id,
+        invocations: entry.invocations,
+        batch,
+        now: entry.created,
+        window: None,
     }
 }
 

@@ -18,6 +18,7 @@ use super::metrics::MappingMetrics;
 use super::parked::ParkedKeys;
 use super::supervisor;
 use crate::clock::Clock;
+use crate::delivery::{self, Delivery, DeliveryError, Destination};
 use crate::functions::{Functions, function_key, to_json};
 
 /// Who made a mapping: its defaults differ, and the manifest owns its own.
@@ -61,6 +62,9 @@ pub struct Mapping {
     /// Whether it goes as soon as its running batches have ended.
     #[serde(default)]
     pub deleting: bool,
+    /// Where what it gives up is reported, beside the failure store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<Destination>,
 }
 
 /// A mapping to be made.
@@ -80,6 +84,8 @@ pub struct CreateMapping {
     pub enabled: bool,
     /// Who makes it.
     pub origin: Origin,
+    /// Where what it gives up is reported.
+    pub on_failure: Option<Destination>,
 }
 
 /// What can be changed of a mapping. `None` keeps it.
@@ -91,6 +97,8 @@ pub struct UpdateMapping {
     pub policy: Option<Policy>,
     /// Whether it runs.
     pub enabled: Option<bool>,
+    /// Where what it gives up is reported; `Some(None)`: nowhere any more.
+    pub on_failure: Option<Option<Destination>>,
 }
 
 /// Why an operation on a mapping was refused.
@@ -131,6 +139,9 @@ pub enum MappingError {
     /// Settings out of their ranges, or that exclude each other.
     #[error(transparent)]
     Policy(#[from] BadPolicy),
+    /// What it gives up cannot be reported there.
+    #[error("on_failure: {0}")]
+    Destination(#[from] DeliveryError),
     /// The store could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -167,6 +178,8 @@ pub(super) struct Inner {
     pub(super) notes: Option<PathBuf>,
     /// Batches of one function share this lock; one that met three conflicts holds it alone.
     pub(super) function_locks: Mutex<FunctionLocks>,
+    /// Reports what is given up.
+    pub(super) delivery: Delivery,
 }
 
 impl Mappings {
@@ -177,17 +190,19 @@ impl Mappings {
         functions: Arc<Functions>,
         clock: Clock,
     ) -> Self {
-        Self::with_notes(store, sandbox, functions, clock, None)
+        let delivery = Delivery::new(Arc::clone(&store), clock, delivery::Settings::default());
+        Self::with_notes(store, sandbox, functions, clock, None, delivery)
     }
 
     /// The same, with a folder where batches in flight are noted, so that one that kills the
-    /// process is given up.
+    /// process is given up, and with what reports to destinations.
     pub fn with_notes(
         store: Arc<dyn Store>,
         sandbox: Arc<dyn Sandbox>,
         functions: Arc<Functions>,
         clock: Clock,
         notes: Option<PathBuf>,
+        delivery: Delivery,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -203,6 +218,7 @@ impl Mappings {
                 applied: Mutex::default(),
                 notes,
                 function_locks: Mutex::default(),
+                delivery,
             }),
         }
     }
@@ -211,6 +227,11 @@ impl Mappings {
     /// off, which is safe: they are run again after the next start.
     pub async fn run(&self, stop: CancellationToken, kill: CancellationToken) {
         supervisor::run(Arc::clone(&self.inner), stop, kill).await;
+    }
+
+    /// What reports to destinations.
+    pub fn delivery(&self) -> &Delivery {
+        &self.inner.delivery
     }
 
     /// Makes a mapping and writes the resolved position of every shard, so that nothing that is
@@ -244,6 +265,9 @@ impl Mappings {
                 return Err(MappingError::Exists(other.name));
             }
         }
+        let destination = request.on_failure.as_ref();
+        let destination = destination.map(|d| inner.delivery.check(scope, d));
+        let destination = destination.transpose()?.flatten();
         let id = Uuid::new_v4().to_string();
         let mapping = Mapping {
             name: request.name.unwrap_or_else(|| id.clone()),
@@ -259,6 +283,7 @@ impl Mappings {
             origin: request.origin,
             epoch: 0,
             deleting: false,
+            on_failure: request.on_failure,
         };
         let mut writes = vec![(mapping_key(&mapping), Value::Inline(to_json(&mapping)))];
         for shard in &stream.shards {
@@ -276,10 +301,11 @@ impl Mappings {
                 Value::Inline(to_json(&cursor)),
             ));
         }
-        let expect = vec![
+        let mut expect = vec![
             Expect::StreamExists(stream.id),
             Expect::Present(function_key),
         ];
+        expect.extend(destination);
         inner
             .store
             .commit(Tx {
@@ -341,6 +367,12 @@ impl Mappings {
             }
             expect.push(Expect::Present(key));
             mapping.function = function;
+        }
+        if let Some(destination) = change.on_failure {
+            let checked = destination.as_ref();
+            let checked = checked.map(|d| self.inner.delivery.check(scope, d));
+            expect.extend(checked.transpose()?.flatten());
+            mapping.on_failure = destination;
         }
         mapping.enabled = change.enabled.unwrap_or(mapping.enabled);
         if mapping.deleting {

@@ -446,6 +446,7 @@ impl World {
                     policy,
                     enabled: true,
                     origin: Origin::Manifest,
+                    on_failure: None,
                 },
             )
             .await

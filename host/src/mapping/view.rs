@@ -9,6 +9,7 @@ use shardmill_store::{ReadLimit, Seek};
 
 use super::metrics::MetricsSnapshot;
 use super::resource::{Inner, Mapping, MappingError, Mappings, cursor_prefix, shard_of};
+use crate::delivery::Figures;
 
 /// What a mapping does now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -44,6 +45,9 @@ pub struct MappingView {
     /// Counted since the host started.
     #[serde(flatten)]
     pub metrics: MetricsSnapshot,
+    /// What became of its deliveries.
+    #[serde(flatten)]
+    pub delivery: Figures,
     /// The circuit breaker.
     pub circuit: Circuit,
     /// Keys that are parked.
@@ -123,6 +127,7 @@ impl Mappings {
             state,
             last_processing_result: metrics.last_result(),
             metrics: metrics.snapshot(),
+            delivery: inner.delivery.figures(&mapping.id),
             circuit: metrics.breaker().circuit(),
             parked_keys: parked.len(),
             parked_records: parked.iter().map(|key| key.records).sum(),

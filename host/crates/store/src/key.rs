@@ -31,6 +31,14 @@ pub enum Table {
     ParkedKey = 11,
     /// Records of parked keys, by mapping, key and run: a blob.
     Parked = 12,
+    /// Deliveries to on-failure destinations that have not been made, by id: JSON.
+    Outbox = 16,
+    /// Records that go with a delivery, by the delivery's id: a blob.
+    OutboxPayload = 17,
+    /// Queues, by name: JSON.
+    Queue = 18,
+    /// Messages of queues, by the queue's id and the message's: JSON.
+    QueueMessage = 19,
 }
 
 impl Table {
@@ -49,6 +57,10 @@ impl Table {
             10 => Self::Host,
             11 => Self::ParkedKey,
             12 => Self::Parked,
+            16 => Self::Outbox,
+            17 => Self::OutboxPayload,
+            18 => Self::Queue,
+            19 => Self::QueueMessage,
             _ => return None,
         })
     }

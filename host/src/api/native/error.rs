@@ -6,9 +6,11 @@ use std::fmt::Display;
 use hyper::{Method, StatusCode};
 use shardmill_store::{CommitError, ReadError};
 
+use crate::delivery::DeliveryError;
 use crate::functions::{DeleteError, DeployError, FunctionError};
 use crate::manifest::{BadKey, unknown_key};
 use crate::mapping::{FailuresError, MappingError};
+use crate::queues::QueueError;
 use crate::server::NoBody;
 
 /// An error as it is answered.
@@ -165,8 +167,29 @@ impl From<MappingError> for Error {
             | MappingError::Deaggregate(_)
             | MappingError::Parked { .. } => Self::conflict(error),
             MappingError::Policy(_) | MappingError::NoSuchPlace(_) => Self::bad_request(error),
+            MappingError::Destination(error) => match Self::from(error) {
+                // What the body names, not what the path does.
+                told if told.status == StatusCode::NOT_FOUND => Self::bad_request(told.message),
+                told => told,
+            },
             MappingError::Read(error) => error.into(),
             MappingError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<DeliveryError> for Error {
+    fn from(error: DeliveryError) -> Self {
+        match error {
+            DeliveryError::NotFound(_) => {
+                Self::not_found(error).hint("`shardmill deliveries` lists them")
+            }
+            DeliveryError::ForeignQueue { .. } => Self::bad_request(error),
+            DeliveryError::Queue(QueueError::Read(error)) => error.into(),
+            DeliveryError::Queue(QueueError::Commit(error)) => error.into(),
+            DeliveryError::Queue(error) => Self::not_found(error),
+            DeliveryError::Read(error) => error.into(),
+            DeliveryError::Commit(error) => error.into(),
         }
     }
 }

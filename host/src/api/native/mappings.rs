@@ -9,7 +9,7 @@ use shardmill_core::stream::BadStreamName;
 use super::error::Error;
 use super::request::Call;
 use super::{Answer, ok};
-use crate::manifest::{MappingTable, check_mapping};
+use crate::manifest::{MappingTable, check_mapping, check_on_failure};
 use crate::mapping::{
     CreateMapping, Mapping, MappingError, MappingView, Origin, RewindOptions, RewindTo,
     UpdateMapping,
@@ -59,11 +59,13 @@ async fn update(call: &Call<'_>, before: Mapping, table: MappingTable) -> Result
         let what = "a mapping's stream and starting position stay as they were made";
         return Err(Error::bad_request(what).hint("delete the mapping, or make another one"));
     }
+    let on_failure = check_on_failure(&table, "body")?;
     let policy = (policy != before.policy).then_some(policy);
     let change = UpdateMapping {
         function: table.function,
         policy,
         enabled: table.enabled,
+        on_failure,
     };
     Ok(call
         .workloads()?
@@ -74,6 +76,7 @@ async fn update(call: &Call<'_>, before: Mapping, table: MappingTable) -> Result
 
 async fn create(call: &Call<'_>, name: &str, table: MappingTable) -> Result<Mapping, Error> {
     let (policy, position) = check_mapping(&table, Policy::manifest(), "body")?;
+    let on_failure = check_on_failure(&table, "body")?.flatten();
     let missing = |key| Error::bad_request(format!("body: {key} is missing"));
     let stream = table.stream.ok_or_else(|| missing("stream"))?;
     let request = CreateMapping {
@@ -86,6 +89,7 @@ async fn create(call: &Call<'_>, name: &str, table: MappingTable) -> Result<Mapp
         policy,
         enabled: table.enabled.unwrap_or(true),
         origin: Origin::Api,
+        on_failure,
     };
     Ok(call
         .workloads()?

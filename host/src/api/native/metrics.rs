@@ -25,7 +25,7 @@ type Figure = (
     fn(&MappingView) -> f64,
 );
 
-const FIGURES: [Figure; 11] = [
+const FIGURES: [Figure; 14] = [
     (
         "invocations_total",
         "counter",
@@ -82,6 +82,24 @@ const FIGURES: [Figure; 11] = [
         "counter",
         "Commits that met a changed value and were run again",
         |v| v.metrics.conflicts as f64,
+    ),
+    (
+        "on_failure_destination_delivered_records_total",
+        "counter",
+        "Records that were reported to the on-failure destination",
+        |v| v.delivery.delivered as f64,
+    ),
+    (
+        "destination_delivery_failures_total",
+        "counter",
+        "Deliveries to the on-failure destination that were given up",
+        |v| v.delivery.delivery_failures as f64,
+    ),
+    (
+        "deliveries_pending",
+        "gauge",
+        "Deliveries to the on-failure destination that wait",
+        |v| v.delivery.deliveries_pending as f64,
     ),
     (
         "records_behind",

@@ -8,10 +8,15 @@ use shardmill_core::{Scope, StreamName};
 use crate::manifest::error::{BadKey, closest};
 
 /// The table that values stand in, as messages name it.
-pub(super) struct Table(pub(super) String);
+pub(in crate::manifest) struct Table(pub(in crate::manifest) String);
 
 impl Table {
-    pub(super) fn bad(&self, key: &'static str, value: impl Display, expected: &str) -> BadKey {
+    pub(in crate::manifest) fn bad(
+        &self,
+        key: &'static str,
+        value: impl Display,
+        expected: &str,
+    ) -> BadKey {
         let value = Some(value.to_string());
         BadKey {
             table: self.0.clone(),
@@ -21,7 +26,7 @@ impl Table {
         }
     }
 
-    pub(super) fn missing(&self, key: &'static str, expected: &str) -> BadKey {
+    pub(in crate::manifest) fn missing(&self, key: &'static str, expected: &str) -> BadKey {
         let expected = format!("{expected} expected");
         BadKey {
             table: self.0.clone(),
@@ -32,7 +37,7 @@ impl Table {
     }
 
     /// A number in its range, which is not negative.
-    pub(super) fn number(
+    pub(in crate::manifest) fn number(
         &self,
         key: &'static str,
         value: i64,
@@ -47,7 +52,7 @@ impl Table {
     }
 
     /// A number in its range, shifted to bytes.
-    pub(super) fn bytes(
+    pub(in crate::manifest) fn bytes(
         &self,
         key: &'static str,
         value: i64,
@@ -59,7 +64,7 @@ impl Table {
     }
 
     /// A number in its range, or −1 for `None`: without end.
-    pub(super) fn unless_endless(
+    pub(in crate::manifest) fn unless_endless(
         &self,
         key: &'static str,
         value: i64,
@@ -74,7 +79,12 @@ impl Table {
     }
 
     /// What to say of a word that is none of `known`.
-    pub(super) fn word(&self, key: &'static str, value: &str, known: &[&str]) -> BadKey {
+    pub(in crate::manifest) fn word(
+        &self,
+        key: &'static str,
+        value: &str,
+        known: &[&str],
+    ) -> BadKey {
         let expected = match closest(&value.to_uppercase(), known).or_else(|| closest(value, known))
         {
             Some(meant) => format!("did you mean {meant:?}?"),
@@ -83,7 +93,7 @@ impl Table {
         self.bad(key, format!("{value:?}"), &expected)
     }
 
-    pub(super) fn stream_name(
+    pub(in crate::manifest) fn stream_name(
         &self,
         key: &'static str,
         name: String,
@@ -93,12 +103,12 @@ impl Table {
             .map_err(|_| self.bad(key, format!("{name:?}"), EXPECTED))
     }
 
-    pub(super) fn stream(&self, name: Option<String>) -> Result<StreamName, BadKey> {
+    pub(in crate::manifest) fn stream(&self, name: Option<String>) -> Result<StreamName, BadKey> {
         let name = name.ok_or_else(|| self.missing("stream", "a stream's name"))?;
         self.stream_name("stream", name)
     }
 
-    pub(super) fn scope(
+    pub(in crate::manifest) fn scope(
         &self,
         account: Option<String>,
         region: Option<String>,
