@@ -12,13 +12,13 @@ mod receive;
 pub use message::{Message, MessageAttribute, NewMessage, Receipt, Received};
 pub use queue::{Attributes, Queue};
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use shardmill_core::Scope;
+use shardmill_core::{Scope, UnixMillis};
 use shardmill_store::{CommitError, Expect, Key, ReadError, Store, Table, Tx, Urgency, Value};
 use tokio::sync::watch;
-use uuid::{NoContext, Timestamp, Uuid};
+use uuid::{ContextV7, Timestamp, Uuid};
 
 use crate::clock::Clock;
 use crate::functions::to_json;
@@ -77,6 +77,8 @@ pub struct Queues {
     sent: watch::Sender<u64>,
     /// Held by who receives, so that no two read the same messages.
     receiving: Arc<tokio::sync::Mutex<()>>,
+    /// Keeps ids of one millisecond in order.
+    ids: Arc<Mutex<ContextV7>>,
 }
 
 impl Queues {
@@ -87,6 +89,7 @@ impl Queues {
             clock,
             sent: watch::Sender::new(0),
             receiving: Arc::default(),
+            ids: Arc::new(Mutex::new(ContextV7::new())),
         }
     }
 
@@ -268,9 +271,7 @@ impl Queues {
     /// message's id. Call [`Queues::announce`] when it is committed.
     pub(crate) fn message(&self, queue: &Queue, new: NewMessage) -> (Expect, (Key, Value), String) {
         let now = self.clock.now();
-        let time =
-            Timestamp::from_unix(NoContext, now.seconds(), (now.0 % 1000) as u32 * 1_000_000);
-        let id = Uuid::new_v7(time).to_string();
+        let id = self.next_id(now);
         let delay = new.delay.unwrap_or(queue.attributes.delay_seconds);
         let message = Message {
             body: new.body,
@@ -286,6 +287,13 @@ impl Queues {
             Value::Inline(to_json(&message)),
         );
         (expect, write, id)
+    }
+
+    /// An id that sorts behind all that this process has given out.
+    fn next_id(&self, now: UnixMillis) -> String {
+        let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let nanos = (now.0 % 1000) as u32 * 1_000_000;
+        Uuid::new_v7(Timestamp::from_unix(&*ids, now.seconds(), nanos)).to_string()
     }
 
     /// Wakes those who wait for messages.

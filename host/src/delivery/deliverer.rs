@@ -95,7 +95,7 @@ impl Inner {
     }
 
     /// Takes up entries whose transactions are committed. Returns when to look again for others.
-    fn take_up(&self) -> UnixMillis {
+    pub(super) fn take_up(&self) -> UnixMillis {
         let now = self.clock.now();
         let announced = std::mem::take(&mut self.state().announced);
         let mut left = Vec::new();

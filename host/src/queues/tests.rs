@@ -1,6 +1,5 @@
 //! Queues on simulated time, over the store in memory.
 
-use shardmill_core::UnixMillis;
 use shardmill_store::Memory;
 
 use super::*;
@@ -30,8 +29,8 @@ async fn send(queues: &Queues, bodies: &[&str]) {
 }
 
 async fn receive(queues: &Queues, most: usize, wait: u64) -> Vec<Received> {
-    let wait = Duration::from_secs(wait);
-    let received = queues.receive(&Scope::default(), "q", most, None, wait);
+    let (scope, wait) = (Scope::default(), Duration::from_secs(wait));
+    let received = queues.receive(&scope, "q", most, None, wait);
     received.await.expect("received")
 }
 
