@@ -5,6 +5,7 @@
 
 mod client;
 mod counters;
+mod deliveries;
 mod failures;
 mod functions;
 mod invoke;
@@ -55,6 +56,8 @@ enum Command {
     State(state::Arguments),
     /// List, show and redrive records that were given up
     Failures(failures::Arguments),
+    /// List, retry and drop reports to on-failure destinations
+    Deliveries(deliveries::Arguments),
     /// Make a data folder usable again whose journal is damaged
     Repair(repair::Arguments),
 }
@@ -128,6 +131,7 @@ async fn run(command: Command, sandbox: NewSandbox) -> anyhow::Result<ExitCode> 
         Command::Mappings(arguments) => mappings::run(arguments).await?,
         Command::Counters(arguments) => counters::run(arguments).await?,
         Command::State(arguments) => state::run(arguments).await?,
+        Command::Deliveries(arguments) => deliveries::run(arguments).await?,
         Command::Repair(arguments) => repair::run(&arguments)?,
         Command::Failures(arguments) => return failures::run(arguments).await,
     }

@@ -229,11 +229,33 @@ impl Caller {
         operation: &str,
         input: Value,
     ) -> Result<Value, (StatusCode, Value)> {
+        let target = format!("Kinesis_20131202.{operation}");
+        self.call("application/x-amz-json-1.1", &target, input)
+            .await
+    }
+
+    /// One SQS operation: the answer, or the status and the error.
+    pub(crate) async fn sqs(
+        &self,
+        operation: &str,
+        input: Value,
+    ) -> Result<Value, (StatusCode, Value)> {
+        let target = format!("AmazonSQS.{operation}");
+        self.call("application/x-amz-json-1.0", &target, input)
+            .await
+    }
+
+    async fn call(
+        &self,
+        content_type: &str,
+        target: &str,
+        input: Value,
+    ) -> Result<Value, (StatusCode, Value)> {
         let request = Request::builder()
             .method(Method::POST)
             .uri(&self.url)
-            .header("content-type", "application/x-amz-json-1.1")
-            .header("x-amz-target", format!("Kinesis_20131202.{operation}"))
+            .header("content-type", content_type)
+            .header("x-amz-target", target)
             .header("x-amz-date", "20260101T000000Z")
             .header("authorization", AUTHORIZATION)
             .body(Full::new(Bytes::from(input.to_string())))

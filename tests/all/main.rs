@@ -7,6 +7,7 @@
 mod access_log;
 mod cli;
 mod crash;
+mod delivery;
 mod host;
 mod poison;
 mod reshard;

@@ -1,6 +1,7 @@
 //! `docs/parity.md`, made from the tables that dispatch, so that it cannot be wrong.
 
 use super::kinesis::{OPERATIONS, Support};
+use super::sqs;
 
 const HEAD: &str = "\
 # What behaves as AWS does
@@ -19,6 +20,17 @@ for all others.
 | --- | --- | --- |
 ";
 
+const SQS_HEAD: &str = "
+## SQS (API 2012-11-05)
+
+JSON 1.0, for dead-letter queues: standard queues of this host, per account and region, durable.
+An operation that is not supported is answered with `UnsupportedOperation` (400) and a message
+that names it.
+
+| Operation | Supported | Differences |
+| --- | --- | --- |
+";
+
 /// The document.
 pub fn document() -> String {
     let mut text = HEAD.to_owned();
@@ -27,6 +39,13 @@ pub fn document() -> String {
             Support::Yes(_) => "yes",
             Support::No => "no",
         };
+        let row = format!("| {} | {supported} | {} |", operation.name, operation.note);
+        text += row.replace("|  |", "| |").trim_end();
+        text.push('\n');
+    }
+    text += SQS_HEAD;
+    for operation in sqs::OPERATIONS {
+        let supported = if operation.run.is_some() { "yes" } else { "no" };
         let row = format!("| {} | {supported} | {} |", operation.name, operation.note);
         text += row.replace("|  |", "| |").trim_end();
         text.push('\n');

@@ -40,6 +40,9 @@ enum Command {
         /// TRIM_HORIZON or LATEST
         #[arg(long, value_name = "POSITION")]
         starting_position: Option<String>,
+        /// Where what it gives up is reported: a queue's ARN, s3://…, file://…, https://…
+        #[arg(long, value_name = "DESTINATION")]
+        on_failure: Option<String>,
     },
     /// Stop a mapping when its running batches have ended
     Pause {
@@ -123,12 +126,14 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             function,
             batch_size,
             starting_position,
+            on_failure,
         } => {
             let mut body = Map::new();
             body.insert("stream".into(), stream.into());
             body.insert("function".into(), function.into());
             body.extend(batch_size.map(|n| ("batch_size".into(), n.into())));
             body.extend(starting_position.map(|p| ("starting_position".into(), p.into())));
+            body.extend(on_failure.map(|d| ("on_failure".into(), d.into())));
             let answer = client.send(Method::PUT, &path(&name), &body.into()).await?;
             print::done(json, &answer, &format!("mapping {name} created"))
         }
@@ -250,6 +255,7 @@ fn list(answer: &Value) -> anyhow::Result<()> {
         "processed",
         "retried",
         "given up",
+        "undelivered",
         "last result",
     ]);
     for mapping in answer["mappings"].as_array().into_iter().flatten() {
@@ -270,6 +276,7 @@ fn list(answer: &Value) -> anyhow::Result<()> {
             text("processed"),
             text("retried"),
             text("given_up"),
+            text("deliveries_pending"),
             text("last_processing_result"),
         ]);
     }
@@ -291,8 +298,12 @@ fn describe(mapping: &Value) -> anyhow::Result<()> {
         ("circuit breaker", "circuit"),
         ("parked keys", "parked_keys"),
         ("parked records", "parked_records"),
+        ("on failure", "on_failure"),
+        ("problem there", "delivery_problem"),
     ] {
-        print::line(format!("{label:<26} {}", text(key)))?;
+        if !mapping[key].is_null() {
+            print::line(format!("{label:<26} {}", text(key)))?;
+        }
     }
     for (key, value) in mapping["policy"].as_object().into_iter().flatten() {
         print::line(format!(
@@ -316,6 +327,9 @@ fn describe(mapping: &Value) -> anyhow::Result<()> {
         "throttles",
         "conflicts",
         "fuel",
+        "delivered",
+        "delivery_failures",
+        "deliveries_pending",
     ] {
         print::line(format!("  {:<24} {}", key.replace('_', " "), text(key)))?;
     }

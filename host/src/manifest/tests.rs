@@ -40,7 +40,24 @@ starting_position_timestamp = 2023-11-14T22:14:10.123Z
 maximum_retry_attempts = -1
 maximum_record_age_seconds = 60
 on_exhausted = "pause"
+on_failure = "s3://given-up/clicks"
 enabled = false
+
+[[queue]]
+name = "dead-letters"
+visibility_timeout_seconds = 60
+
+[delivery]
+maximum_age_hours = 2
+timeout_seconds = 3
+outbox_entries = 7
+outbox_mib = 1
+webhook_secret = "secret"
+
+[s3]
+endpoint = "http://127.0.0.1:9000"
+access_key_id = "key"
+secret_access_key = "secret"
 "#;
 
 fn parse(text: &str) -> Result<Manifest, ManifestError> {
@@ -77,6 +94,31 @@ fn every_key_reaches_its_place() {
         ..Policy::manifest()
     };
     assert_eq!(mapping.policy, policy);
+    let destination = mapping.on_failure.as_ref().expect("a destination");
+    assert_eq!(destination.as_str(), "s3://given-up/clicks");
+    let queue = QueueSpec {
+        scope: stream.scope.clone(),
+        name: "dead-letters".into(),
+        visibility_timeout_seconds: Some(60),
+        message_retention_seconds: None,
+    };
+    assert_eq!(manifest.queues, [queue]);
+    let delivery = delivery::Settings {
+        maximum_age: Duration::from_secs(7200),
+        timeout: Duration::from_secs(3),
+        bounds: delivery::Bounds {
+            entries: 7,
+            bytes: 1 << 20,
+        },
+        webhook_secret: Some("secret".into()),
+        s3: delivery::S3Settings {
+            endpoint: Some("http://127.0.0.1:9000".into()),
+            region: None,
+            access_key_id: Some("key".into()),
+            secret_access_key: Some("secret".into()),
+        },
+    };
+    assert_eq!(manifest.delivery, delivery);
 }
 
 #[test]
@@ -137,6 +179,22 @@ fn what_is_wrong_is_said_with_its_place_and_the_limit() {
         (
             "[[function]]\nname = \"f\"\nwasm = \"f\"\n[[function]]\nname = \"f\"\nwasm = \"g\"",
             " function: name = \"f\": it is named twice",
+        ),
+        (
+            "[[mapping]]\nname = \"m\"\nstream = \"s\"\nfunction = \"f\"\non_failure = \"arn:aws:sns:us-east-1:000000000000:t\"",
+            " mapping \"m\": on_failure = \"arn:aws:sns:us-east-1:000000000000:t\": topics are not supported: use a queue or a webhook",
+        ),
+        (
+            "[[queue]]\nname = \"q.fifo\"",
+            " queue \"q.fifo\": name = \"q.fifo\": 1 to 80 of a-z A-Z 0-9 _ - expected; FIFO queues are not supported",
+        ),
+        (
+            "[delivery]\nmaximum_age_hours = 0",
+            " delivery: maximum_age_hours = 0: 1 to 720 hours expected",
+        ),
+        (
+            "[s3]\nsecret_access_key = \"s\"",
+            " s3: access_key_id is missing: both keys, or neither and the environment's, expected",
         ),
         (
             "[server]\naccount = \"1\"",
