@@ -207,7 +207,7 @@ impl Delivery {
         let payload = destination
             .takes_payload()
             .then(|| Bytes::from(given_up.batch.to_stored()))
-            .filter(|payload| payload.len() <= MAX_COPIED_BYTES);
+            .filter(|payload| !payload.is_empty() && payload.len() <= MAX_COPIED_BYTES);
         let entry = Entry {
             id: given_up.id.into(),
             scope: given_up.scope.clone(),

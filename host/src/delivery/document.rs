@@ -7,7 +7,7 @@
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use shardmill_core::event::EventSource;
+use shardmill_core::event::{EventSource, EventWindow};
 use shardmill_core::mapping::Reason;
 use shardmill_core::{Batch, Scope, UnixMillis};
 
@@ -41,12 +41,12 @@ pub(crate) struct GivenUp<'a> {
     pub(crate) request_id: &'a str,
     /// How often a handler was run on them.
     pub(crate) invocations: u32,
-    /// The records; not empty.
+    /// The records; empty for the final invocation of a window, which has none.
     pub(crate) batch: &'a Batch,
     /// Now.
     pub(crate) now: UnixMillis,
-    /// What is told of a tumbling window, JSON.
-    pub(crate) window: Option<&'a RawValue>,
+    /// The tumbling window that they belong to.
+    pub(crate) window: Option<&'a EventWindow>,
 }
 
 /// AWS's word for a reason, and what it says of the last response.
@@ -89,7 +89,22 @@ struct Document<'a> {
     #[serde(rename = "KinesisBatchInfo")]
     batch: BatchInfo<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    time_window_info: Option<&'a RawValue>,
+    time_window_info: Option<WindowInfo>,
+}
+
+/// AWS shows no example with a window; the members are those of its events.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WindowInfo {
+    window: Window,
+    is_final_invoke_for_window: bool,
+    is_window_terminated_early: bool,
+}
+
+#[derive(Serialize)]
+struct Window {
+    start: String,
+    end: String,
 }
 
 #[derive(Serialize)]
@@ -113,20 +128,54 @@ struct ResponseContext {
 #[serde(rename_all = "camelCase")]
 struct BatchInfo<'a> {
     shard_id: &'a str,
+    #[serde(flatten)]
+    records: Option<RecordsInfo>,
+    stream_arn: String,
+}
+
+/// Absent where no record was given up.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RecordsInfo {
     start_sequence_number: String,
     end_sequence_number: String,
     approximate_arrival_of_first_record: String,
     approximate_arrival_of_last_record: String,
     batch_size: usize,
-    stream_arn: String,
+}
+
+impl RecordsInfo {
+    fn of(batch: &Batch) -> Option<Self> {
+        let first = batch.get(0)?;
+        let last = batch.get(batch.len() - 1)?;
+        Some(Self {
+            start_sequence_number: first.sequence_number().to_string(),
+            end_sequence_number: last.sequence_number().to_string(),
+            approximate_arrival_of_first_record: timestamp::format(first.arrival),
+            approximate_arrival_of_last_record: timestamp::format(last.arrival),
+            batch_size: batch.len(),
+        })
+    }
+}
+
+impl WindowInfo {
+    fn of(window: &EventWindow) -> Self {
+        // Windows begin and end at whole seconds.
+        let instant = |at| timestamp::format(at).replace(".000Z", "Z");
+        Self {
+            window: Window {
+                start: instant(window.start),
+                end: instant(window.end),
+            },
+            is_final_invoke_for_window: window.is_final,
+            is_window_terminated_early: window.ended_early,
+        }
+    }
 }
 
 /// The record, as JSON. `None` where AWS reports nothing: records that retention has trimmed.
 pub(crate) fn document(given_up: &GivenUp<'_>) -> Option<Box<RawValue>> {
     let condition = Condition::of(given_up.reason, given_up.function_error)?;
-    let batch = given_up.batch;
-    let first = batch.get(0)?;
-    let last = batch.get(batch.len() - 1)?;
     let Scope { tenant, region } = given_up.scope;
     let (function, stream) = (given_up.function, given_up.stream);
     let document = Document {
@@ -146,14 +195,10 @@ pub(crate) fn document(given_up: &GivenUp<'_>) -> Option<Box<RawValue>> {
         timestamp: timestamp::format(given_up.now),
         batch: BatchInfo {
             shard_id: given_up.shard,
-            start_sequence_number: first.sequence_number().to_string(),
-            end_sequence_number: last.sequence_number().to_string(),
-            approximate_arrival_of_first_record: timestamp::format(first.arrival),
-            approximate_arrival_of_last_record: timestamp::format(last.arrival),
-            batch_size: batch.len(),
+            records: RecordsInfo::of(given_up.batch),
             stream_arn: format!("arn:aws:kinesis:{region}:{tenant}:stream/{stream}"),
         },
-        time_window_info: given_up.window,
+        time_window_info: given_up.window.map(WindowInfo::of),
     };
     serde_json::value::to_raw_value(&document).ok()
 }

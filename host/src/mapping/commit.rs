@@ -134,8 +134,9 @@ impl Turn<'_> {
         if let Some(given_up) = &self.given_up {
             let entry = FailureEntry::of(self, given_up, mapping, shard, inner.clock.now());
             entry.add_to(&mut tx, &given_up.batch);
-            if let Some(destination) = &mapping.on_failure {
-                let told = told(&entry, &given_up.batch);
+            // Parked records are not lost: they are still to be delivered.
+            if let Some(destination) = mapping.on_failure.as_ref().filter(|_| !given_up.parked) {
+                let told = told(&entry, &given_up.batch, self.window);
                 inner.delivery.outbox_entry(&mut tx, destination, &told);
             }
         }
@@ -144,7 +145,11 @@ impl Turn<'_> {
 }
 
 /// What a destination is told of a failure entry.
-fn told<'a>(entry: &'a FailureEntry, batch: &'a Batch) -> delivery::GivenUp<'a> {
+fn told<'a>(
+    entry: &'a FailureEntry,
+    batch: &'a Batch,
+    window: Option<&'a EventWindow>,
+) -> delivery::GivenUp<'a> {
     delivery::GivenUp {
         id: &entry.id,
         scope: &entry.scope,
@@ -159,7 +164,7 @@ fn told<'a>(entry: &'a FailureEntry, batch: &'a Batch) -> delivery::GivenUp<'a> 
         invocations: entry.invocations,
         batch,
         now: entry.created,
-        window: None,
+        window,
     }
 }
 

@@ -68,7 +68,14 @@ fn golden(name: &str, made: &str) {
 #[test]
 fn every_condition_has_its_golden_document() {
     let (scope, batch) = (scope(), batch());
-    let window = RawValue::from_string("{\"window\":{}}".into()).expect("JSON");
+    let none = Batch::default();
+    let window = EventWindow {
+        start: UnixMillis(1_573_691_820_000),
+        end: UnixMillis(1_573_691_880_000),
+        state: "{\"n\":1}".into(),
+        is_final: true,
+        ended_early: false,
+    };
     let of = |reason| given_up(&scope, &batch, reason);
     for (name, given_up) in [
         (
@@ -106,6 +113,7 @@ fn every_condition_has_its_golden_document() {
             GivenUp {
                 function_error: true,
                 window: Some(&window),
+                batch: &none,
                 ..of(Reason::RetryAttemptsExhausted)
             },
         ),
