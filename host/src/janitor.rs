@@ -1,5 +1,5 @@
-//! Ends deletions, drops records that are past their stream's retention, and forgets closed
-//! shards that have expired.
+//! Ends deletions, drops records and messages that are past their stream's or queue's retention,
+//! and forgets closed shards that have expired.
 //!
 //! None of it is needed for correct answers: reads decide by time whether a stream, a shard or a
 //! record is still there. The janitor frees the space.
@@ -17,6 +17,7 @@ use shardmill_store::{CommitError, ReadError, Seek, Store, StreamChange, Trim, T
 
 use crate::api::kinesis::gone_from;
 use crate::mapping::MappingError;
+use crate::queues::QueueError;
 use crate::services::Services;
 
 /// Time between two rounds.
@@ -31,6 +32,8 @@ enum Error {
     Commit(#[from] CommitError),
     #[error("read a mapping's progress: {0}")]
     Mapping(#[from] MappingError),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
 }
 
 /// Works in rounds, for ever. Stop it by dropping; cancel-safe between and within rounds.
@@ -48,6 +51,9 @@ async fn round(host: &Services) -> Result<(), Error> {
     for stream in host.store.streams(None) {
         trim(host, &stream).await?;
         forget_shards(host, stream.id).await?;
+    }
+    if let Some(workloads) = &host.workloads {
+        workloads.mappings.delivery().queues().tidy().await?;
     }
     Ok(())
 }

@@ -213,7 +213,8 @@ impl Queues {
             urgency: Urgency::Housekeeping,
             ..Tx::default()
         };
-        // The queue first: nothing is sent to it any more.
+        // Before, so that a crash leaves nothing behind; and after, for what was sent meanwhile.
+        self.clear(&queue).await?;
         self.store.commit(tx).await?;
         self.clear(&queue).await
     }
@@ -240,6 +241,46 @@ impl Queues {
                 ..Tx::default()
             };
             self.store.commit(tx).await?;
+        }
+    }
+
+    /// Removes messages whose retention is over, of all queues: frees the space.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn tidy(&self) -> Result<(), QueueError> {
+        let stored = self
+            .store
+            .scan(&Key::table_prefix(Table::Queue), None, usize::MAX)?;
+        for (_, found) in stored {
+            self.tidy_one(&parse(&found.value)?).await?;
+        }
+        Ok(())
+    }
+
+    async fn tidy_one(&self, queue: &Queue) -> Result<(), QueueError> {
+        let prefix = message_prefix(queue);
+        loop {
+            let now = self.clock.now();
+            let mut tx = Tx {
+                urgency: Urgency::Housekeeping,
+                ..Tx::default()
+            };
+            // In the order of their sending: what is over stands at the head.
+            for (key, found) in self.store.scan(&prefix, None, PAGE)? {
+                let message: Message = parse(&found.value)?;
+                if !message.is_over(queue, now) {
+                    break;
+                }
+                tx.writes.push((key, Value::Delete));
+            }
+            let more = tx.writes.len() == PAGE;
+            if !tx.writes.is_empty() {
+                self.store.commit(tx).await?;
+            }
+            if !more {
+                return Ok(());
+            }
         }
     }
 

@@ -111,15 +111,15 @@ async fn a_destination_that_is_away_holds_up_no_record_and_is_told_after_a_resta
         host.mapping("m")["on_failure"] == destination
     })
     .await;
-    put(&host, "fail").await;
+    // The poller takes a change of its mapping over a moment later.
     until("the object is there", async || {
+        put(&host, "fail").await;
         folder.join("aws/lambda").is_dir()
     })
     .await;
     let id = listed["deliveries"][0]["id"].as_str().unwrap();
     host.json(&["deliveries", "drop", id]);
-    until("nothing is left", async || {
-        host.json(&["deliveries"])["deliveries"] == json!([])
-    })
-    .await;
+    let left = host.json(&["deliveries"]);
+    let left = left["deliveries"].as_array().unwrap();
+    assert!(left.iter().all(|delivery| delivery["id"] != id));
 }

@@ -100,7 +100,18 @@ async fn delays_and_retention_are_kept() {
         .clock
         .sleep_until(NOW.plus(Duration::from_secs(345_600)))
         .await;
-    assert!(receive(&queues, 1, 0).await.is_empty(), "4 days are over");
+    assert!(
+        receive(&queues, 1, 0).await.is_empty(),
+        "4 days are over, for whoever receives"
+    );
+    send(&queues, &["a", "b"]).await;
+    let scope = Scope::default();
+    let queue = queues.get(&scope, "q").expect("the queue");
+    let late = queues.clock.now().plus(Duration::from_secs(345_600));
+    queues.clock.sleep_until(late).await;
+    queues.tidy().await.expect("tidied");
+    let left = queues.store.scan(&message_prefix(&queue), None, 10);
+    assert!(left.expect("a scan").is_empty(), "and for the disk");
 }
 
 #[tokio::test(start_paused = true)]
