@@ -123,3 +123,28 @@ async fn a_destination_that_is_away_holds_up_no_record_and_is_told_after_a_resta
     let left = left["deliveries"].as_array().unwrap();
     assert!(left.iter().all(|delivery| delivery["id"] != id));
 }
+
+#[tokio::test]
+async fn a_destination_is_changed_and_removed_by_hand_and_a_missing_queue_is_refused() {
+    let host = Host::with(&[], Some(&manifest(QUEUE)));
+    let put = |destination: &str| {
+        let mut arguments = vec!["mappings", "create", "m", "--stream", "in"];
+        arguments.extend(["--function", "f", "--on-failure", destination]);
+        host.cli(&arguments).output().unwrap()
+    };
+    assert_eq!(host.mapping("m")["on_failure"], QUEUE);
+    assert!(put("s3://given-up/m").status.success());
+    assert_eq!(host.mapping("m")["on_failure"], "s3://given-up/m");
+    assert!(put("").status.success());
+    assert!(host.mapping("m")["on_failure"].is_null());
+    for (destination, why) in [
+        ("arn:aws:sqs:us-east-1:000000000000:none", "make it first"),
+        ("arn:aws:sqs:us-east-1:123456789012:q", "000000000000 only"),
+        ("arn:aws:sns:us-east-1:000000000000:t", "topics"),
+    ] {
+        let refused = put(destination);
+        let errors = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success(), "{destination}");
+        assert!(errors.contains(why), "{destination}: {errors}");
+    }
+}

@@ -278,3 +278,33 @@ async fn a_manifest_and_others_do_not_undo_each_other() {
     others.await.expect("the others");
     assert_eq!(bench.reconciler.store.streams(None)[0].tags.len(), 300);
 }
+
+#[tokio::test]
+async fn a_mapping_s_destination_follows_the_manifest() {
+    let bench = Bench::new();
+    let arn = "arn:aws:sqs:us-east-1:000000000000:dead-letters";
+    let to = |destination: &str| format!("{WHOLE}on_failure = \"{destination}\"\n");
+    let summary = bench.apply(&to(arn)).await;
+    let [problem] = summary.problems.as_slice() else {
+        panic!("{summary:?}");
+    };
+    assert_eq!(problem.item, "mapping \"m\"");
+    assert!(problem.why.contains("make it first"), "{}", problem.why);
+    let destination = || {
+        let mapping = bench.reconciler.mappings.get(&Scope::default(), "m");
+        mapping.expect("the mapping").on_failure.map(String::from)
+    };
+    let queue = "[[queue]]\nname = \"dead-letters\"\n";
+    let made = bench.apply(&format!("{}{queue}", to(arn))).await;
+    assert_eq!(
+        made.created,
+        names(&["queue \"dead-letters\"", "mapping \"m\""])
+    );
+    assert_eq!(destination().as_deref(), Some(arn));
+    let changed = bench.apply(&to("file:///srv/given-up")).await;
+    assert_eq!(changed.updated, names(&["mapping \"m\""]));
+    assert_eq!(destination().as_deref(), Some("file:///srv/given-up"));
+    let removed = bench.apply(WHOLE).await;
+    assert_eq!(removed.updated, names(&["mapping \"m\""]));
+    assert_eq!(destination(), None);
+}
