@@ -107,6 +107,7 @@ async fn a_shard_that_a_mapping_has_not_read_is_kept_with_its_children() {
         starting_position: shardmill_core::mapping::StartingPosition::TrimHorizon,
         policy: shardmill_core::mapping::Policy::aws(),
         enabled: false,
+        on_failure: None,
         origin: Origin::Api,
     };
     let made = workloads.mappings.create(&scope, mapping).await;
