@@ -31,6 +31,95 @@ that names it.
 | --- | --- | --- |
 ";
 
+/// What the mapping does where AWS's documentation says nothing, or too little.
+const MAPPING_CHOICES: &[(&str, &str)] = &[
+    (
+        "Hash that chooses a lane",
+        "FNV-1a of the partition key, mixed; not of the explicit hash key",
+    ),
+    (
+        "How lanes' checkpoints join",
+        "a shard's position is the lowest of its lanes; each lane keeps its own beside it",
+    ),
+    (
+        "Change of the parallelization factor",
+        "lanes meet at one record first; then the new number runs",
+    ),
+    (
+        "Children found while a mapping runs",
+        "read from their first record, whatever `StartingPosition`; after all their parents are done",
+    ),
+    (
+        "Time between retries",
+        "0.2 s, doubled each time, at most 60 s; no jitter",
+    ),
+    (
+        "Split or retry first with bisect",
+        "split on the first failure; the parts have their own attempts",
+    ),
+    ("Which half gets the odd record", "the second"),
+    (
+        "Both bisect and a partial response that names the first record",
+        "that record is set apart",
+    ),
+    (
+        "Records behind those that grew too old",
+        "a new batch, tried at once, with its own attempts",
+    ),
+    (
+        "Batching window longer than the maximum record age",
+        "the batch goes before its first record is too old",
+    ),
+    (
+        "Record whose event passes 6 MiB",
+        "given up at once; AWS spends its retries without an invocation",
+    ),
+    (
+        "Grid of tumbling windows",
+        "multiples of the length since 1970-01-01T00:00:00Z",
+    ),
+    (
+        "Close of an idle shard's window",
+        "one second after its end; AWS up to two minutes",
+    ),
+    (
+        "Record that comes after its window was closed",
+        "counted in the first window that is open",
+    ),
+    (
+        "Response of a window's final invocation",
+        "needs no `state`",
+    ),
+    (
+        "State above 1 MB",
+        "1 MiB of JSON; the window ends early and its interval begins anew",
+    ),
+    (
+        "Age of a window's final invocation",
+        "counted from the window's end",
+    ),
+    (
+        "De-aggregation",
+        "a setting of the mapping: off for a stream; AWS does it for consumers of enhanced fan-out only",
+    ),
+    (
+        "Item identifier of an inner record",
+        "names the first record of the batch with that number",
+    ),
+    (
+        "Filters on metadata",
+        "`partitionKey`, `sequenceNumber`, `approximateArrivalTimestamp`, `kinesisSchemaVersion` at the top level",
+    ),
+    (
+        "Change while another is under way",
+        "taken; AWS answers `ResourceInUseException`",
+    ),
+    (
+        "Metadata of failures that retention ended",
+        "one `Expired` entry of the failure store; not sent to a destination",
+    ),
+];
+
 /// The document.
 pub fn document() -> String {
     let mut text = HEAD.to_owned();
@@ -49,6 +138,11 @@ pub fn document() -> String {
         let row = format!("| {} | {supported} | {} |", operation.name, operation.note);
         text += row.replace("|  |", "| |").trim_end();
         text.push('\n');
+    }
+    text += "\n## Event source mappings: choices where AWS says nothing\n\n";
+    text += "`docs/mapping.md` has the rest.\n\n| Matter | Here |\n| --- | --- |\n";
+    for (matter, here) in MAPPING_CHOICES {
+        text += &format!("| {matter} | {here} |\n");
     }
     text
 }

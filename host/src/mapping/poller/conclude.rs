@@ -7,8 +7,8 @@ use shardmill_core::event::{EMPTY_EVENT_BYTES, EventSource};
 use shardmill_core::limits::MAX_EVENT_BYTES;
 use shardmill_core::mapping::{
     AfterFinal, Attempted, Cursor, Judgement, MAX_WINDOW_STATE_BYTES, Next, OnExhausted,
-    OpenWindow, Part, Paused, Reason, Span, Work, after, after_final, backoff, expired_len, judge,
-    parts_of, state_in,
+    OpenWindow, Part, Paused, Position, Reason, Span, Work, after, after_final, backoff,
+    expired_len, judge, parts_of, state_in,
 };
 use shardmill_core::outcome::{Cause, Failure, Outcome};
 use shardmill_store::CommitError;
@@ -462,12 +462,17 @@ impl Poller {
         Ok(())
     }
 
-    /// One entry for records that were trimmed before any lane has read them.
-    pub(super) async fn give_up_trimmed(
+    /// One entry for records that were trimmed before every lane has read them; the lanes go on
+    /// at `first`, the oldest record there is.
+    pub(super) async fn skip_trimmed(
         &mut self,
-        lost: Span,
+        first: Position,
         loaded: &Loaded,
     ) -> Result<(), Trouble> {
+        let before = self.lanes.clone();
+        let Some(lost) = self.lanes.skip_trimmed(first) else {
+            return Ok(());
+        };
         let job = Job::new(Part::fresh(lost, self.inner.request_id()), Batch::default());
         let given_up = GivenUp {
             batch: Batch::default(),
@@ -485,7 +490,12 @@ impl Poller {
             counts,
             ..self.without_attempt(&job, self.cursor.clone(), loaded)
         };
-        self.commit(change, None).await.map(|_| ())
+        let committed = self.commit(change, None).await;
+        if !matches!(committed, Ok(Committed::Done)) {
+            // Nobody knows of them yet.
+            self.lanes = before;
+        }
+        committed.map(|_| ())
     }
 
     /// Puts records of a part whose keys are parked into the side log; they are the part's no

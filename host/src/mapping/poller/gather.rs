@@ -20,6 +20,14 @@ use crate::mapping::metrics::MappingMetrics;
 /// Bytes that a packed record takes beside its key and data.
 const PACKED_OVERHEAD_BYTES: usize = shardmill_core::abi::INDEX_ENTRY_BYTES;
 
+/// What a free lane has to do.
+enum Due {
+    /// Run this batch.
+    Now(Job),
+    /// Nothing before this instant.
+    At(UnixMillis),
+}
+
 impl Poller {
     /// One turn: begins whatever can begin, and says what to wait for.
     pub(super) async fn turn(&mut self, wakes: &mut Wakes) -> Result<Wait, Trouble> {
@@ -127,10 +135,8 @@ impl Poller {
             Some(block) => block.position(0),
             None => self.source.floor().await?,
         };
-        if first > from
-            && let Some(lost) = self.lanes.skip_trimmed(first)
-        {
-            self.give_up_trimmed(lost, loaded).await?;
+        if first > from {
+            self.skip_trimmed(first, loaded).await?;
         }
         let json = self.event_source(loaded);
         let budget = match &json {
@@ -158,7 +164,7 @@ impl Poller {
             policy: &self.mapping.policy,
             budget,
             size: &size,
-            until: (self.cursor.lanes.len() != self.wanted_lanes()).then(|| self.cursor.high()),
+            until: self.meeting(),
             windows_closed_to: self.cursor.windows_closed_to,
             sort: if plain { None } else { Some(&mut sort) },
         };
@@ -194,8 +200,8 @@ impl Poller {
             loop {
                 if self.held[lane].is_none() && self.lanes.work(lane) == Work::Idle {
                     match self.next_job(lane, end, closed).await? {
-                        Ok(job) => self.held[lane] = job,
-                        Err(at) => wake = wake.min(at),
+                        Due::Now(job) => self.held[lane] = Some(job),
+                        Due::At(at) => wake = wake.min(at),
                     }
                 }
                 let Some(job) = self.held[lane].take() else {
@@ -258,20 +264,15 @@ impl Poller {
     }
 
     /// The batch that a free lane runs next: its first part, the final invocation of its window,
-    /// or what it has gathered. `Err`: nothing before this instant.
-    async fn next_job(
-        &mut self,
-        lane: usize,
-        end: Position,
-        closed: bool,
-    ) -> Result<Result<Option<Job>, UnixMillis>, Trouble> {
+    /// or what it has gathered.
+    async fn next_job(&mut self, lane: usize, end: Position, closed: bool) -> Result<Due, Trouble> {
         let now = self.inner.clock.now();
         if let Some(part) = self.cursor.lanes[lane].parts.first().cloned() {
             let due = part.not_before.min(self.expiry_of(lane, &part).await?);
             if now < due {
-                return Ok(Err(due));
+                return Ok(Due::At(due));
             }
-            return self.part_job(lane, part).await.map(|job| Ok(Some(job)));
+            return self.part_job(lane, part).await.map(Due::Now);
         }
         let next = self.lanes.next(lane);
         let met = self.meeting().is_some_and(|until| next >= until);
@@ -289,7 +290,7 @@ impl Poller {
             match window_step(view, now) {
                 WindowStep::Idle => {}
                 WindowStep::CloseAt(at) => window_end = at,
-                WindowStep::Close => return Ok(Ok(Some(self.final_job(lane)))),
+                WindowStep::Close => return Ok(Due::Now(self.final_job(lane))),
                 WindowStep::Records(start) => {
                     window = Some(self.event_window(start, false));
                     window_end = start.plus(length);
@@ -303,13 +304,14 @@ impl Poller {
         {
             Ready::Now => {
                 let (span, batch) = self.lanes.take(lane);
-                Ok(Ok(Some(Job {
+                let part = Part::fresh(span, self.inner.request_id());
+                Ok(Due::Now(Job {
                     window,
-                    ..Job::new(Part::fresh(span, self.inner.request_id()), batch)
-                })))
+                    ..Job::new(part, batch)
+                }))
             }
-            Ready::At(at) => Ok(Err(at.min(window_end))),
-            Ready::Empty => Ok(Err(window_end)),
+            Ready::At(at) => Ok(Due::At(at.min(window_end))),
+            Ready::Empty => Ok(Due::At(window_end)),
         }
     }
 
