@@ -627,6 +627,18 @@ pub(crate) async fn keys_are_scanned_in_order_page_by_page(engine: &dyn Engine) 
         assert_eq!(stored.value, n.to_string());
         assert_eq!(Ok(Some(stored.clone())), at.store.get(&key(n)));
     }
+    let mut back = Vec::new();
+    let mut before: Option<Key> = None;
+    loop {
+        let page = at.store.scan_back(&prefix, before.as_ref(), 7);
+        let page = page.expect("a page");
+        let Some((last, _)) = page.last() else { break };
+        before = Some(last.clone());
+        assert!(page.len() <= 7);
+        back.extend(page);
+    }
+    back.reverse();
+    assert_eq!(back, seen, "the same, from the last one down");
     let table = Key::table_prefix(Table::Cursor);
     assert_eq!(
         at.store.scan(&table, None, 1000).expect("a table").len(),

@@ -11,6 +11,7 @@
 mod cache;
 mod queue;
 mod read;
+mod scan_back;
 mod shared;
 mod syncer;
 mod tabler;
@@ -359,6 +360,15 @@ impl Store for Embedded {
         limit: usize,
     ) -> Result<Vec<(Key, Versioned)>, ReadError> {
         self.shared.scan(prefix, after, limit)
+    }
+
+    fn scan_back(
+        &self,
+        prefix: &Key,
+        before: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Versioned)>, ReadError> {
+        self.shared.scan_back(prefix, before, limit)
     }
 
     fn blob(&self, key: &Key) -> BoxFuture<'_, Result<Option<Bytes>, ReadError>> {

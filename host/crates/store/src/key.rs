@@ -111,6 +111,19 @@ impl Key {
         Self(bytes)
     }
 
+    /// The least key above all that begin with this one.
+    pub(crate) fn end(&self) -> Self {
+        let mut bytes = self.0.clone();
+        while let Some(last) = bytes.pop() {
+            if let Some(next) = last.checked_add(1) {
+                bytes.push(next);
+                return Self(bytes);
+            }
+        }
+        // No table has this number.
+        Self(vec![u8::MAX])
+    }
+
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -155,5 +168,17 @@ mod tests {
         assert_eq!(scope, Scope::default());
         assert_eq!(parts, [b"f".as_slice(), &7u64.to_be_bytes()]);
         assert!(key.as_bytes().starts_with(base().part("f").as_bytes()));
+    }
+
+    #[test]
+    fn a_prefix_ends_above_all_its_keys_and_below_all_others() {
+        for (prefix, end) in [
+            (&[1, 2][..], &[1, 3][..]),
+            (&[1, 255, 255], &[2]),
+            (&[255, 255], &[255]),
+        ] {
+            let prefix = Key::from_bytes(prefix.to_vec());
+            assert_eq!(prefix.end(), Key::from_bytes(end.to_vec()), "{prefix:?}");
+        }
     }
 }

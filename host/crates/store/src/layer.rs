@@ -241,6 +241,15 @@ impl Layer {
         })
     }
 
+    /// The keys from `start` to before `end`, the last one first.
+    pub(crate) fn keys_back<'a>(
+        &'a self,
+        start: &Key,
+        end: &Key,
+    ) -> impl Iterator<Item = (&'a Key, &'a Option<Stored>)> {
+        self.keys.range::<Key, _>(start..end).rev()
+    }
+
     /// The keys from `start` on that begin with `prefix`, in order.
     pub(crate) fn keys_from<'a>(
         &'a self,

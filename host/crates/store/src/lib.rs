@@ -107,6 +107,22 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<(Key, Versioned)>, ReadError>;
 
+    /// Keys that begin with `prefix`, the last one first, from the first one below `before`, at
+    /// most `limit`.
+    ///
+    /// # Errors
+    /// A damaged value.
+    fn scan_back(
+        &self,
+        prefix: &Key,
+        before: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Versioned)>, ReadError> {
+        let all = self.scan(prefix, None, usize::MAX)?.into_iter().rev();
+        let below = all.filter(|(key, _)| before.is_none_or(|before| key < before));
+        Ok(below.take(limit).collect())
+    }
+
     /// The blob of a key that was written with [`Value::Blob`]; `None` if there is none.
     ///
     /// # Errors

@@ -271,6 +271,24 @@ impl Store for Memory {
             .collect())
     }
 
+    fn scan_back(
+        &self,
+        prefix: &Key,
+        before: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Versioned)>, ReadError> {
+        let end = before.map_or_else(|| prefix.end(), |before| prefix.end().min(before.clone()));
+        if end <= *prefix {
+            return Ok(Vec::new());
+        }
+        let state = self.state();
+        let below = state.values.range(prefix.clone()..end).rev();
+        Ok(below
+            .take(limit)
+            .map(|(key, stored)| (key.clone(), stored.versioned()))
+            .collect())
+    }
+
     fn blob(&self, key: &Key) -> BoxFuture<'_, Result<Option<Bytes>, ReadError>> {
         let blob = match self.state().values.get(key).map(|stored| &stored.value) {
             Some(Value::Blob(bytes)) => Some(bytes.clone()),

@@ -343,7 +343,7 @@ fn above_tables(
     above
 }
 
-fn versioned(stored: Stored) -> Versioned {
+pub(super) fn versioned(stored: Stored) -> Versioned {
     Versioned {
         revision: stored.revision,
         value: match stored.value {

@@ -55,6 +55,29 @@ impl Snapshot {
         Ok(())
     }
 
+    /// Values from `start` to before `end`, the last one first, while `each` says so.
+    ///
+    /// # Errors
+    /// A damaged value, or the disk's.
+    pub(crate) fn values_back(
+        &self,
+        start: &Key,
+        end: &Key,
+        mut each: impl FnMut(Key, Stored) -> bool,
+    ) -> Result<(), ReadError> {
+        let table = table(&self.0, VALUES)?;
+        let range = table.range(start.as_bytes()..end.as_bytes());
+        for entry in range.map_err(failed)?.rev() {
+            let (key, value) = entry.map_err(failed)?;
+            let key = key.value();
+            let stored = codec::open_value(key, value.value())?;
+            if !each(Key::from_bytes(key.to_vec()), stored) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Blocks of a shard that end above `from`, in order, while `each` says so.
     ///
     /// # Errors
