@@ -54,7 +54,7 @@ enum Command {
     Counters(counters::Arguments),
     /// Show the keyed state of a partition key
     State(state::Arguments),
-    /// List, show and redrive records that were given up
+    /// List, show, replay, redrive, export and delete what was given up
     Failures(failures::Arguments),
     /// List, retry and drop reports to on-failure destinations
     Deliveries(deliveries::Arguments),

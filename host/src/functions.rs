@@ -78,6 +78,12 @@ pub enum FunctionError {
     /// There is none.
     #[error("function {0:?} does not exist")]
     NotFound(String),
+    /// A module that is not kept.
+    #[error(
+        "the module {0} is not in this store: import the failure with its module, or replay it \
+         --with the file"
+    )]
+    NoModule(String),
     /// Its module cannot be loaded any more.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -97,6 +103,8 @@ pub struct Functions {
     sandbox: Arc<dyn Sandbox>,
     clock: Clock,
     loaded: Mutex<LoadedBy>,
+    /// The last module that was loaded by its digest: replays come in series.
+    replayed: Mutex<Option<Arc<dyn Module>>>,
     /// One deploy at a time: compiling is heavy, and the last one in line must win.
     deploying: tokio::sync::Mutex<()>,
     loading: tokio::sync::Mutex<()>,
@@ -111,6 +119,7 @@ impl Functions {
             sandbox,
             clock,
             loaded: Mutex::default(),
+            replayed: Mutex::default(),
             deploying: tokio::sync::Mutex::default(),
             loading: tokio::sync::Mutex::default(),
             changes: watch::Sender::new(0),
@@ -201,10 +210,7 @@ impl Functions {
             return Ok(Arc::clone(loaded));
         }
         let function = self.describe(scope, name)?;
-        let blob = self
-            .store
-            .blob(&module_key(scope, &function.digest))
-            .await?;
+        let blob = self.wasm(scope, &function.digest).await?;
         let wasm = blob.ok_or_else(|| FunctionError::Damaged(name.into()))?;
         let module = self.sandbox.load(wasm).await?;
         let environment = Arc::new(function.settings.environment.clone());
@@ -217,6 +223,42 @@ impl Functions {
         // deleted meanwhile stays so.
         self.describe(scope, name)?;
         Ok(Arc::clone(self.loaded().entry(id).or_insert(loaded)))
+    }
+
+    /// A module by its digest, ready to run: that of a failure's attempt, whatever its function
+    /// runs now. Modules are never removed, so that it outlives the version and the function.
+    ///
+    /// # Errors
+    /// See [`FunctionError`].
+    pub async fn module(
+        &self,
+        scope: &Scope,
+        digest: &str,
+    ) -> Result<Arc<dyn Module>, FunctionError> {
+        let running = self.loaded().iter().find_map(|((of, _), loaded)| {
+            (of == scope && loaded.module.digest() == digest).then(|| Arc::clone(&loaded.module))
+        });
+        if let Some(module) = running {
+            return Ok(module);
+        }
+        let _loading = self.loading.lock().await;
+        let last = self.replayed().clone();
+        if let Some(module) = last.filter(|module| module.digest() == digest) {
+            return Ok(module);
+        }
+        let wasm = self.wasm(scope, digest).await?;
+        let wasm = wasm.ok_or_else(|| FunctionError::NoModule(digest.into()))?;
+        let module = self.sandbox.load(wasm).await?;
+        *self.replayed() = Some(Arc::clone(&module));
+        Ok(module)
+    }
+
+    /// The bytes of a module by its digest, if it is kept.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn wasm(&self, scope: &Scope, digest: &str) -> Result<Option<Bytes>, ReadError> {
+        self.store.blob(&module_key(scope, digest)).await
     }
 
     /// What is stored of a function.
@@ -329,6 +371,10 @@ impl Functions {
         }
     }
 
+    fn replayed(&self) -> std::sync::MutexGuard<'_, Option<Arc<dyn Module>>> {
+        self.replayed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn loaded(&self) -> std::sync::MutexGuard<'_, LoadedBy> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -357,7 +403,8 @@ pub fn function_key(scope: &Scope, name: &str) -> Key {
     Key::new(Table::Function, scope).part(name)
 }
 
-fn module_key(scope: &Scope, digest: &str) -> Key {
+/// Where a module is stored.
+pub(crate) fn module_key(scope: &Scope, digest: &str) -> Key {
     Key::new(Table::Module, scope).part(digest)
 }
 

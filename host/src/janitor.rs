@@ -1,5 +1,5 @@
-//! Ends deletions, drops records and messages that are past their stream's or queue's retention,
-//! and forgets closed shards that have expired.
+//! Ends deletions, drops records, messages and failures that are past their retention, and
+//! forgets closed shards that have expired.
 //!
 //! None of it is needed for correct answers: reads decide by time whether a stream, a shard or a
 //! record is still there. The janitor frees the space.
@@ -16,7 +16,7 @@ use shardmill_core::{ShardId, ShardKey, Stream, StreamId};
 use shardmill_store::{CommitError, ReadError, Seek, Store, StreamChange, Trim, Tx, Urgency};
 
 use crate::api::kinesis::gone_from;
-use crate::mapping::MappingError;
+use crate::mapping::{FailuresError, MappingError};
 use crate::queues::QueueError;
 use crate::services::Services;
 
@@ -34,6 +34,8 @@ enum Error {
     Mapping(#[from] MappingError),
     #[error(transparent)]
     Queue(#[from] QueueError),
+    #[error(transparent)]
+    Failures(#[from] FailuresError),
 }
 
 /// Works in rounds, for ever. Stop it by dropping; cancel-safe between and within rounds.
@@ -54,6 +56,7 @@ async fn round(host: &Services) -> Result<(), Error> {
     }
     if let Some(workloads) = &host.workloads {
         workloads.mappings.delivery().queues().tidy().await?;
+        workloads.failures.sweep().await?;
     }
     Ok(())
 }

@@ -27,6 +27,7 @@ use shardmill_core::{Scope, StreamName};
 
 use crate::delivery::{self, Destination};
 use crate::functions::FunctionSettings;
+use crate::mapping::FailureBounds;
 
 /// A manifest whose every value is in its range.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub struct ServerSettings {
     pub data_dir: Option<PathBuf>,
     /// Account and region of what the manifest names; the region also of callers that name none.
     pub scope: Scope,
+    /// What each tenant may keep in the failure store.
+    pub failures: FailureBounds,
 }
 
 /// A stream that should exist.

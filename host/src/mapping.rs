@@ -19,7 +19,10 @@ mod supervisor;
 mod tests;
 mod view;
 
-pub use failures::{FailureEntry, FailureFilter, Failures, FailuresError, RedriveOutcome};
+pub use failures::{
+    BadBundle, Difference, FailureBounds, FailureEntry, FailureFilter, Failures, FailuresError,
+    Imported, Line, Page, RedriveOutcome, Redriven, Replay, Replayed, Room,
+};
 pub use metrics::{MappingMetrics, MetricsSnapshot};
 pub use operate::{RewindOptions, RewindTo};
 pub use parked::{ParkedKey, Release};

@@ -65,6 +65,8 @@ pub async fn run(
     let delivery = Delivery::new(Arc::clone(&store), clock, config.delivery);
     let workloads =
         Workloads::with_delivery(Arc::clone(&store), sandbox, clock, notes, delivery.clone());
+    let kept = workloads.failures.open(config.settings.failures);
+    kept.context("count what the failure store holds")?;
     let services = Services::start(Arc::clone(&store), clock, config.settings).await?;
     let services = Arc::new(services.with_workloads(workloads.clone()));
 

@@ -9,6 +9,7 @@ use shardmill_store::{CommitError, Expect, Key, ReadError, Store, Table, Tx, Urg
 
 use crate::api::kinesis::Routes;
 use crate::clock::Clock;
+use crate::mapping::FailureBounds;
 use crate::seal::Seal;
 use crate::workloads::Workloads;
 
@@ -46,6 +47,8 @@ pub struct Settings {
     pub on_demand_stream_limit: u32,
     /// How long an iterator or a page token is good. Default 300 s, as AWS.
     pub iterator_lifetime: Duration,
+    /// What a tenant may keep in the failure store. Default 30 days and 1 GiB.
+    pub failures: FailureBounds,
 }
 
 /// Who may speak to the host.
@@ -66,6 +69,7 @@ impl Default for Settings {
             shard_limit: 20_000,
             on_demand_stream_limit: 50,
             iterator_lifetime: Duration::from_secs(300),
+            failures: FailureBounds::default(),
         }
     }
 }

@@ -18,7 +18,7 @@ pub struct Workloads {
     pub functions: Arc<Functions>,
     /// Makes and runs mappings.
     pub mappings: Mappings,
-    /// Shows and redrives what was given up.
+    /// Shows, replays and redrives what was given up.
     pub failures: Failures,
 }
 
@@ -48,14 +48,14 @@ impl Workloads {
             clock,
         ));
         let mappings = Mappings::with_notes(
-            Arc::clone(&store),
-            Arc::clone(&sandbox),
+            store,
+            sandbox,
             Arc::clone(&functions),
             clock,
             notes,
             delivery,
         );
-        let failures = Failures::new(store, sandbox, Arc::clone(&functions), clock);
+        let failures = Failures::of(&mappings);
         Self {
             functions,
             mappings,

@@ -8,6 +8,7 @@ mod access_log;
 mod cli;
 mod crash;
 mod delivery;
+mod failures;
 mod host;
 mod poison;
 mod reshard;

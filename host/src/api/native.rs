@@ -9,8 +9,10 @@
 //! | `mappings/NAME/pause`, `…/resume`, `…/unpark`, `…/rewind` | | | does so | |
 //! | `mappings/NAME/parked` | shows the parked keys | | | |
 //! | `counters/FUNCTION[?prefix=]`, `state/FUNCTION?key=` | shows | | | |
-//! | `failures[?mapping=&function=&redriven=&limit=]`, `failures/ID[?records=]` | shows | | | |
-//! | `failures/ID/redrive` | | | does so | |
+//! | `failures[?FILTER]`, `failures/ID[?records=]` | shows | | imports: a file as body | one: deletes |
+//! | `failures/ID/replay` | | | does so; on another module: wasm as body | |
+//! | `failures/ID/redrive[?to_stream=]` | | | does so | |
+//! | `failures/ID/export[?module=]` | the file | | | |
 //! | `deliveries` | lists those not made | | | |
 //! | `deliveries/ID` | | | | drops |
 //! | `deliveries/ID/retry` | | | tries at once | |
@@ -99,7 +101,15 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
         ["counters", function] if method == Method::GET => return state::counters(call, function),
         ["state", function] if method == Method::GET => return state::state(call, function),
         ["failures"] if method == Method::GET => return failures::list(call),
+        ["failures"] if method == Method::POST => return failures::import(call).await,
         ["failures", id] if method == Method::GET => return failures::get(call, id).await,
+        ["failures", id] if method == Method::DELETE => return failures::delete(call, id).await,
+        ["failures", id, "replay"] if method == Method::POST => {
+            return failures::replay(call, id).await;
+        }
+        ["failures", id, "export"] if method == Method::GET => {
+            return failures::export(call, id).await;
+        }
         ["failures", id, "redrive"] if method == Method::POST => {
             return failures::redrive(call, id).await;
         }
@@ -115,11 +125,13 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
             "POST"
         }
         ["mappings", _, "parked"] => "GET",
-        ["failures", _, "redrive"] | ["deliveries", _, "retry"] => "POST",
+        ["failures", _, "redrive" | "replay"] | ["deliveries", _, "retry"] => "POST",
+        ["failures"] => "GET, POST",
+        ["failures", _] => "GET, DELETE",
+        ["failures", _, "export"] | ["deliveries"] => "GET",
         ["deliveries", _] => "DELETE",
-        ["deliveries"] => "GET",
-        ["health" | "metrics" | "streams" | "functions" | "mappings" | "failures"]
-        | ["streams" | "counters" | "state" | "failures", _] => "GET",
+        ["health" | "metrics" | "streams" | "functions" | "mappings"]
+        | ["streams" | "counters" | "state", _] => "GET",
         _ => {
             return Err(Error::not_found(format!(
                 "no such path: /_shardmill/{}",

@@ -140,6 +140,19 @@ impl Client {
         }
     }
 
+    /// Reads a file from the native API.
+    pub(super) async fn bytes(&self, path: &str) -> Result<Bytes, CallError> {
+        let request = Request::new(Full::new(Bytes::new()));
+        let (status, body) = self.call(request, &format!("/_shardmill/{path}")).await?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        match serde_json::from_slice::<Value>(&body) {
+            Ok(answer) => Err(self.native_error(status, &answer["error"])),
+            Err(_) => Err(self.foreign(status)),
+        }
+    }
+
     /// Calls an operation of Kinesis.
     pub(super) async fn kinesis(&self, operation: &str, body: &Value) -> Result<Value, CallError> {
         self.kinesis_as(operation, body.to_string().into(), None)

@@ -100,6 +100,16 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
+/// Data in hexadecimal, cut after `limit` bytes with a note.
+pub(super) fn hex(data: &[u8], limit: usize) -> String {
+    let shown = &data[..data.len().min(limit / 2)];
+    let digits: String = shown.iter().map(|b| format!("{b:02x}")).collect();
+    match data.len() - shown.len() {
+        0 => format!("0x{digits}"),
+        rest => format!("0x{digits}… ({rest} bytes more)"),
+    }
+}
+
 /// Data as text when it is UTF-8 without control characters other than line ends and tabs,
 /// otherwise in hexadecimal; cut after `limit` bytes, with a note.
 pub(super) fn data(data: &[u8], limit: usize) -> String {
@@ -108,22 +118,15 @@ pub(super) fn data(data: &[u8], limit: usize) -> String {
         !t.chars()
             .any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
     });
-    let (shown, kept) = match text {
-        Some(text) => {
-            let end = (0..=limit.min(text.len()))
-                .rev()
-                .find(|at| text.is_char_boundary(*at));
-            let shown = &text[..end.unwrap_or(0)];
-            (shown.to_owned(), shown.len())
-        }
-        None => {
-            let shown = &data[..data.len().min(limit / 2)];
-            let digits: String = shown.iter().map(|b| format!("{b:02x}")).collect();
-            (format!("0x{digits}"), shown.len())
-        }
+    let Some(text) = text else {
+        return hex(data, limit);
     };
-    match data.len() - kept {
-        0 => shown,
+    let end = (0..=limit.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
+    let shown = &text[..end.unwrap_or(0)];
+    match data.len() - shown.len() {
+        0 => shown.to_owned(),
         rest => format!("{shown}… ({rest} bytes more)"),
     }
 }

@@ -88,6 +88,7 @@ pub(super) async fn run(arguments: Arguments, sandbox: NewSandbox) -> anyhow::Re
     let (listen, data_dir) = flags.address_and_data(&server)?;
     let mut settings = Settings {
         region: server.scope.region,
+        failures: server.failures,
         ..Settings::default()
     };
     if !listen.ip().is_loopback() {

@@ -21,6 +21,7 @@ use super::error::BadKey;
 use super::table::{FunctionTable, Instant, MappingTable, RawManifest, ServerTable, StreamTable};
 use super::{FunctionSpec, Manifest, MappingSpec, ServerSettings, StreamSpec};
 use crate::functions::FunctionSettings;
+use crate::mapping::FailureBounds;
 use crate::timestamp;
 use value::Table;
 
@@ -37,6 +38,10 @@ const MAX_OUTPUT_KIB: i64 = 1024;
 const MAX_PARKED_MIB: i64 = 1 << 20;
 /// Effects of a batch and packed bytes of a batch, at most.
 const MAX_BATCH_MIB: i64 = 32;
+/// Age of an entry of the failure store: a stream's longest retention.
+const FAILURE_DAYS: RangeInclusive<i64> = 1..=365;
+/// What a tenant may keep in the failure store: up to 1 TiB.
+const FAILURE_MIB: RangeInclusive<i64> = 1..=1 << 20;
 /// Effects of a batch, at most: items.
 const MAX_EFFECTS: i64 = 1_000_000;
 /// All environment variables of a function. Lambda quotas, "Environment variables".
@@ -111,7 +116,16 @@ fn check_server(table: ServerTable, base: &Path) -> Result<ServerSettings, BadKe
             .map_err(|_| here.bad("listen", &text, "an address and port, as 127.0.0.1:4566"))
     });
     let scope = here.scope(table.account, table.region, &Scope::default())?;
+    let mut failures = FailureBounds::default();
+    if let Some(days) = table.failures_max_age_days {
+        let days = here.number("failures_max_age_days", days, FAILURE_DAYS, " days")?;
+        failures.age = Duration::from_secs(days * 86_400);
+    }
+    if let Some(mib) = table.failures_max_mib {
+        failures.bytes = here.number("failures_max_mib", mib, FAILURE_MIB, " MiB")? << 20;
+    }
     Ok(ServerSettings {
+        failures,
         listen: listen.transpose()?,
         data_dir: table.data_dir.map(|dir| base.join(dir)),
         scope,

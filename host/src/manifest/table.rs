@@ -26,6 +26,8 @@ pub(crate) struct ServerTable {
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) account: Option<String>,
     pub(crate) region: Option<String>,
+    pub(crate) failures_max_age_days: Option<i64>,
+    pub(crate) failures_max_mib: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

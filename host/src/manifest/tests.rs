@@ -14,6 +14,8 @@ prune = true
 listen = "127.0.0.1:4577"
 data_dir = "data"
 region = "eu-central-1"
+failures_max_age_days = 7
+failures_max_mib = 512
 
 [[stream]]
 name = "clicks"
@@ -71,6 +73,11 @@ fn every_key_reaches_its_place() {
     assert_eq!(
         manifest.server.data_dir.as_deref(),
         Some(Path::new("/etc/data"))
+    );
+    let failures = manifest.server.failures;
+    assert_eq!(
+        (failures.age, failures.bytes),
+        (Duration::from_secs(7 * 86_400), 512 << 20)
     );
     let stream = &manifest.streams[0];
     assert_eq!((stream.shards, stream.retention_hours), (4, 48));
@@ -195,6 +202,10 @@ fn what_is_wrong_is_said_with_its_place_and_the_limit() {
         (
             "[s3]\nsecret_access_key = \"s\"",
             " s3: access_key_id is missing: both keys, or neither and the environment's, expected",
+        ),
+        (
+            "[server]\nfailures_max_mib = 0",
+            " server: failures_max_mib = 0: 1 to 1048576 MiB expected",
         ),
         (
             "[server]\naccount = \"1\"",

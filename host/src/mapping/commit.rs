@@ -15,7 +15,7 @@ use shardmill_store::{Append, CounterAdd, Expect, Key, Route, Store, Table, Tx, 
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
-use super::failures::FailureEntry;
+use super::failures::{self, Given};
 use super::metrics::MappingMetrics;
 use super::resource::{Inner, Mapping, cursor_key};
 use crate::delivery;
@@ -34,6 +34,7 @@ pub(super) struct Attempt {
     pub(super) seed: [u8; 32],
     pub(super) now: UnixMillis,
     pub(super) loaded: Arc<Loaded>,
+    pub(super) given: Given,
     pub(super) _guard: FunctionGuard,
 }
 
@@ -132,8 +133,7 @@ impl Turn<'_> {
             );
         }
         if let Some(given_up) = &self.given_up {
-            let entry = FailureEntry::of(self, given_up, mapping, shard, inner.clock.now());
-            entry.add_to(&mut tx, &given_up.batch);
+            let entry = failures::keep(&mut tx, self, given_up, (inner, mapping, shard));
             // Parked records are not lost: they are still to be delivered.
             if let Some(destination) = mapping.on_failure.as_ref().filter(|_| !given_up.parked) {
                 let told = told(&entry, &given_up.batch, self.window);

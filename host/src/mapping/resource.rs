@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::failures::Ledger;
 use super::metrics::MappingMetrics;
 use super::parked::ParkedKeys;
 use super::supervisor;
@@ -180,6 +181,8 @@ pub(super) struct Inner {
     pub(super) function_locks: Mutex<FunctionLocks>,
     /// Reports what is given up.
     pub(super) delivery: Delivery,
+    /// How much is kept of what was given up.
+    pub(super) ledger: Ledger,
 }
 
 impl Mappings {
@@ -219,6 +222,7 @@ impl Mappings {
                 notes,
                 function_locks: Mutex::default(),
                 delivery,
+                ledger: Ledger::default(),
             }),
         }
     }

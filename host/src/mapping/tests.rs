@@ -1,5 +1,7 @@
 //! The mapping loop on simulated time: the store in memory, a scripted sandbox.
 
+mod failures;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -431,10 +433,26 @@ impl World {
     }
 
     async fn map(&self, policy: Policy) -> Mapping {
-        self.map_from(policy, StartingPosition::TrimHorizon).await
+        self.map_as(Origin::Manifest, policy, StartingPosition::TrimHorizon)
+            .await
     }
 
     async fn map_from(&self, policy: Policy, starting_position: StartingPosition) -> Mapping {
+        self.map_as(Origin::Manifest, policy, starting_position)
+            .await
+    }
+
+    async fn map_by(&self, origin: Origin, policy: Policy) -> Mapping {
+        self.map_as(origin, policy, StartingPosition::TrimHorizon)
+            .await
+    }
+
+    async fn map_as(
+        &self,
+        origin: Origin,
+        policy: Policy,
+        starting_position: StartingPosition,
+    ) -> Mapping {
         self.mappings
             .create(
                 &Scope::default(),
@@ -445,7 +463,7 @@ impl World {
                     starting_position,
                     policy,
                     enabled: true,
-                    origin: Origin::Manifest,
+                    origin,
                     on_failure: None,
                 },
             )
@@ -530,19 +548,13 @@ impl World {
 
     fn failures(&self) -> Vec<FailureEntry> {
         let failures = self.failure_store();
-        failures
-            .list(&Scope::default(), &FailureFilter::default())
-            .unwrap()
+        let all = FailureFilter::default();
+        let page = failures.list(&Scope::default(), &all, None, 1000).unwrap();
+        page.entries
     }
 
     fn failure_store(&self) -> Failures {
-        let sandbox: Arc<dyn Sandbox> = self.script.clone();
-        Failures::new(
-            self.store.clone(),
-            sandbox,
-            self.functions.clone(),
-            self.clock,
-        )
+        Failures::of(&self.mappings)
     }
 
     /// Trims the first shard to its end.

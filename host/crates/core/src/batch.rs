@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use bytes::{Buf, Bytes};
+use serde::{Deserialize, Serialize};
 
 use crate::abi::{self, HEADER_BYTES, INDEX_ENTRY_BYTES};
 use crate::block::{BadBlock, Block, Inside, Placement, RecordRef};
@@ -37,7 +38,8 @@ pub struct Batch {
 }
 
 /// What the header of a packed batch says beside its records.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct BatchContext {
     /// The stream's name; empty when the function is invoked by hand.
     pub stream: String,

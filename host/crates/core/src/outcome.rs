@@ -201,6 +201,10 @@ impl std::fmt::Display for Cause {
 pub struct Frame {
     /// The function's demangled name, or its index as `func[7]`.
     pub function: String,
-    /// Offset of the instruction in the module, bytes.
+    /// The function's index in the module.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
+    /// Offset of the instruction in the module, bytes. `None` for an instruction that the
+    /// compiler has taken over from a function that it inlined: it keeps no offset there.
     pub module_offset: Option<u64>,
 }

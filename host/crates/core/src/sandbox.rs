@@ -28,6 +28,31 @@ pub trait Sandbox: Send + Sync {
     /// Runs one attempt on a fresh instance. Always answers: whatever the guest does ends in an
     /// [`Outcome`]. Dropping the future cancels the attempt.
     fn invoke(&self, invocation: Invocation) -> BoxFuture<'_, Report>;
+
+    /// Runs an attempt again that was recorded: same inputs, same outcome, same fuel to the
+    /// unit. What differs is only how long the caller is willing to wait: the guest is told of
+    /// the deadline of its own limits, and a sleep passes on its clock without being waited for.
+    ///
+    /// A sandbox that runs nothing for real answers as to [`Sandbox::invoke`].
+    fn replay(&self, invocation: Invocation, again: Again) -> BoxFuture<'_, Report> {
+        let Again { .. } = again;
+        self.invoke(invocation)
+    }
+
+    /// The engine with its version: another one may count fuel differently.
+    fn engine(&self) -> String {
+        "unknown".into()
+    }
+}
+
+/// How a recorded attempt is run again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Again {
+    /// Ends it as out of fuel at this many units: where the wall clock had cut the recorded
+    /// attempt off. `None`: the limit is that of the invocation.
+    pub stop_at_fuel: Option<u64>,
+    /// Wall clock of the run, in place of the invocation's.
+    pub timeout: Duration,
 }
 
 /// A loaded module.

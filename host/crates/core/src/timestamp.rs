@@ -3,6 +3,8 @@
 //! Days are counted in the proleptic Gregorian calendar, by eras of 400 years that begin in March,
 //! so that a leap day is the last day of its year.
 
+use std::time::Duration;
+
 use crate::time::UnixMillis;
 
 const MILLIS_PER_DAY: i64 = 86_400_000;
@@ -49,6 +51,21 @@ pub fn parse(text: &str) -> Option<UnixMillis> {
     let seconds = hour * 3600 + minute * 60 + second - offset_seconds(offset)?;
     let millis = days * MILLIS_PER_DAY + seconds * 1000 + millis;
     u64::try_from(millis).ok().map(UnixMillis)
+}
+
+/// Reads a span before `now`: `90s`, `10m`, `2h`, `7d`. `None` for anything else.
+pub fn ago(text: &str, now: UnixMillis) -> Option<UnixMillis> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    let number: u64 = Some(number).filter(|n| all_digits(n))?.parse().ok()?;
+    let span = Duration::from_secs(number.checked_mul(seconds)?);
+    Some(now.minus(span))
 }
 
 fn offset_seconds(text: &str) -> Option<i64> {
@@ -107,6 +124,29 @@ mod tests {
         ] {
             assert_eq!(format(UnixMillis(millis)), text);
             assert_eq!(parse(text), Some(UnixMillis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_span_counts_back_from_now() {
+        let now = UnixMillis(1_700_000_000_000);
+        for (text, seconds) in [
+            ("0s", Some(0)),
+            ("90s", Some(90)),
+            ("10m", Some(600)),
+            ("2h", Some(7200)),
+            ("7d", Some(604_800)),
+            ("99999999999d", Some(1_700_000_000)),
+            ("", None),
+            ("m", None),
+            ("10", None),
+            ("-1m", None),
+            ("1w", None),
+            ("1.5h", None),
+            ("99999999999999999999d", None),
+        ] {
+            let want = seconds.map(|s| now.minus(Duration::from_secs(s)));
+            assert_eq!(ago(text, now), want, "{text}");
         }
     }
 

@@ -15,6 +15,9 @@ use wasmtime::{
 use crate::limiter::{MAX_TABLE_ELEMENTS, MAX_TABLES};
 use crate::trap::MAX_FRAMES;
 
+/// The engine's name and version, as entries of the failure store keep it.
+pub(crate) const NAME: &str = "wasmtime 48.0.8";
+
 /// Memory at the low end of a slot that stays mapped between instances, bytes: a fresh instance
 /// then finds its pages without a fault. Only those that the last guest touched are cleared.
 const KEEP_RESIDENT_BYTES: usize = 16 << 20;
@@ -69,4 +72,17 @@ fn pool(slots: u32, threads: usize) -> PoolingAllocationConfig {
             .pagemap_scan(Enabled::Auto);
     }
     pool
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_is_that_of_the_engine_which_is_linked() {
+        let lock = include_str!("../../../../Cargo.lock");
+        let (name, version) = NAME.split_once(' ').expect("a name and a version");
+        let entry = format!("name = \"{name}\"\nversion = \"{version}\"\n");
+        assert!(lock.contains(&entry), "{NAME} is not what Cargo.lock says");
+    }
 }

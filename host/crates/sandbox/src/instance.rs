@@ -10,13 +10,14 @@
 //! returns nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use shardmill_core::abi::{self, ANSWER_MIN_BYTES, Answer, event_len, read_answer, write_event};
 use shardmill_core::limits::FunctionLimits;
 use shardmill_core::outcome::{Cause, Failure};
 use shardmill_core::sandbox::{
-    Carrier, Input, Invocation, LoadError, Mode, NoState, Report, Usage,
+    Again, Carrier, Input, Invocation, LoadError, Mode, NoState, Report, Usage,
 };
 use shardmill_core::{BatchContext, Outcome, UnixMillis};
 use tokio::sync::OwnedSemaphorePermit;
@@ -48,7 +49,7 @@ enum Returned {
 /// Runs one attempt to its end, whatever that is.
 pub(crate) async fn attempt(
     module: &LoadedModule,
-    invocation: Invocation,
+    (invocation, again): (Invocation, Option<Again>),
     signals: Arc<Signals>,
     reservation: Reservation,
 ) -> Report {
@@ -76,8 +77,11 @@ pub(crate) async fn attempt(
         Input::Records(batch) => Some(batch.clone()),
         Input::Event { .. } => None,
     };
-    let fuel_allowed = limits.fuel(count);
-    let guest = Guest {
+    let limit = limits.fuel(count);
+    let stop = again.and_then(|again| again.stop_at_fuel);
+    let fuel_allowed = stop.map_or(limit, |stop| stop.min(limit));
+    let timeout = again.map_or(limits.timeout, |again| again.timeout);
+    let mut guest = Guest {
         signals: Arc::clone(&signals),
         limiter: Limiter::new(limits.memory_bytes),
         ledger: Ledger::default(),
@@ -87,7 +91,10 @@ pub(crate) async fn attempt(
         wasi: Wasi::new(environment, now, seed),
         memory: None,
     };
-    let mut meter = Meter::new(limits.timeout);
+    if again.is_some() {
+        guest.wasi.skip_sleeps();
+    }
+    let mut meter = Meter::new(timeout);
     let job = Job {
         module,
         input,
@@ -113,7 +120,7 @@ pub(crate) async fn attempt(
         memory_bytes: guest.limiter.memory_peak(),
         duration: meter.used(),
     };
-    report(ended, guest, &limits, usage, module.carrier)
+    report(ended, guest, timeout, usage, module.carrier)
 }
 
 /// Asks a module of the packed ABI what it is, on an instance that is thrown away.
@@ -359,7 +366,7 @@ type Ended = Result<wasmtime::Result<Returned>, Cut>;
 fn report(
     ended: Ended,
     mut guest: Guest,
-    limits: &FunctionLimits,
+    timeout: Duration,
     usage: Usage,
     carrier: Carrier,
 ) -> Report {
@@ -369,7 +376,7 @@ fn report(
         }
         _ => None,
     };
-    let outcome = match judge(ended, &mut guest, limits, usage, carrier) {
+    let outcome = match judge(ended, &mut guest, timeout, usage, carrier) {
         Ok(outcome) => outcome,
         Err(Ending::Failed(cause)) => Outcome::Failed(Failure {
             cause,
@@ -407,7 +414,7 @@ impl From<Cause> for Ending {
 fn judge(
     ended: Ended,
     guest: &mut Guest,
-    limits: &FunctionLimits,
+    timeout: Duration,
     usage: Usage,
     carrier: Carrier,
 ) -> Result<Outcome, Ending> {
@@ -430,7 +437,7 @@ fn judge(
         }
         Err(Cut::TimedOut) => {
             return Err(Cause::TimedOut {
-                allowed: limits.timeout,
+                allowed: timeout,
                 fuel_used: usage.fuel,
             }
             .into());

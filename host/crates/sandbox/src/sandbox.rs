@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use shardmill_core::effects::Effects;
 use shardmill_core::sandbox::{
-    BoxFuture, Carrier, Input, Invocation, LoadError, Module, Report, Usage,
+    Again, BoxFuture, Carrier, Input, Invocation, LoadError, Module, Report, Usage,
 };
 use shardmill_core::{Outcome, Sandbox};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -166,7 +166,7 @@ impl WasmSandbox {
         answered.await.ok()
     }
 
-    async fn invoke(&self, invocation: Invocation) -> Report {
+    async fn invoke(&self, invocation: Invocation, again: Option<Again>) -> Report {
         let module: Arc<dyn std::any::Any + Send + Sync> = Arc::clone(&invocation.module) as _;
         let Ok(module) = module.downcast::<LoadedModule>() else {
             return throttled("the module was loaded by another sandbox".into());
@@ -191,7 +191,8 @@ impl WasmSandbox {
         let (report, reported) = oneshot::channel();
         let running = Arc::clone(&signals);
         let work = async move {
-            let _ = report.send(instance::attempt(&module, invocation, running, reservation).await);
+            let _ = report
+                .send(instance::attempt(&module, (invocation, again), running, reservation).await);
         };
         let _ticket = self.invokers.submit(Box::pin(work), signals);
         reported
@@ -233,7 +234,15 @@ impl Sandbox for WasmSandbox {
     }
 
     fn invoke(&self, invocation: Invocation) -> BoxFuture<'_, Report> {
-        Box::pin(self.invoke(invocation))
+        Box::pin(self.invoke(invocation, None))
+    }
+
+    fn replay(&self, invocation: Invocation, again: Again) -> BoxFuture<'_, Report> {
+        Box::pin(self.invoke(invocation, Some(again)))
+    }
+
+    fn engine(&self) -> String {
+        format!("shardmill {} ({})", env!("CARGO_PKG_VERSION"), engine::NAME)
     }
 }
 

@@ -8,6 +8,7 @@ mod figures;
 mod invokers;
 mod limits;
 mod records;
+mod replays;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

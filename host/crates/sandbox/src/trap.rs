@@ -136,6 +136,7 @@ fn frames(error: &Error) -> Vec<Frame> {
             || format!("func[{}]", frame.func_index()),
             |name| format!("{:#}", rustc_demangle::demangle(name)),
         ),
+        index: Some(frame.func_index()),
         module_offset: frame.module_offset().map(|offset| offset as u64),
     };
     backtrace

@@ -128,6 +128,7 @@ impl From<FunctionError> for Error {
                 Self::not_found(error).hint("`shardmill functions` lists them")
             }
             FunctionError::Read(error) => error.into(),
+            FunctionError::NoModule(_) => Self::not_found(error),
             FunctionError::Load(_) | FunctionError::Damaged(_) => Self::internal(&error),
         }
     }
@@ -197,8 +198,19 @@ impl From<DeliveryError> for Error {
 impl From<FailuresError> for Error {
     fn from(error: FailuresError) -> Self {
         match error {
-            FailuresError::NotFound(_) => Self::not_found(error),
-            FailuresError::Redriven(_) | FailuresError::NoRecords(_) => Self::conflict(error),
+            FailuresError::NotFound(_) | FailuresError::NoStream(_) => Self::not_found(error),
+            FailuresError::Redriven(_)
+            | FailuresError::NoRecords { .. }
+            | FailuresError::Imported(_)
+            | FailuresError::Parked(_)
+            | FailuresError::NoAttempt(_) => Self::conflict(error),
+            FailuresError::Ambiguous { .. } | FailuresError::Bundle(_) => Self::bad_request(error),
+            FailuresError::Throttled(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "throttled", error).hint("try again")
+            }
+            FailuresError::Full { .. } => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "failures_full", error)
+            }
             FailuresError::Function(error) => error.into(),
             FailuresError::Read(error) => error.into(),
             FailuresError::Commit(error) => error.into(),

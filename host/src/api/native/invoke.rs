@@ -100,7 +100,8 @@ fn batch(event: &[u8], now: UnixMillis) -> Result<Batch, Error> {
     }]))
 }
 
-fn view(report: &Report, request_id: &str) -> Value {
+/// A report for people and scripts.
+pub(super) fn view(report: &Report, request_id: &str) -> Value {
     let usage = &report.usage;
     let (outcome, response) = outcome(&report.outcome);
     let mut view = json!({

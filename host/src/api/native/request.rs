@@ -17,6 +17,9 @@ use crate::workloads::Workloads;
 
 /// Largest module, bytes: it is stored in one transaction (`shardmill_store::MAX_TX_BYTES`).
 const MAX_MODULE_BYTES: usize = 40 << 20;
+/// Largest exported failure, bytes: its records and inputs are one transaction, its module
+/// another.
+const MAX_EXPORTED_BYTES: usize = 80 << 20;
 /// Largest JSON body, bytes, other than an event.
 const MAX_JSON_BYTES: usize = 1 << 20;
 
@@ -58,6 +61,8 @@ impl<'a> Call<'a> {
         {
             ["functions", _] => MAX_MODULE_BYTES,
             ["functions", _, "invoke"] => MAX_EVENT_BYTES,
+            ["failures", _, "replay"] => MAX_MODULE_BYTES,
+            ["failures"] => MAX_EXPORTED_BYTES,
             _ => MAX_JSON_BYTES,
         };
         Ok(Self {
@@ -83,6 +88,17 @@ impl<'a> Call<'a> {
             .iter()
             .find(|(n, value)| n == name && !value.is_empty());
         found.map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter that is `true` or `false`; false where it is absent.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Error> {
+        match self.parameter(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => Err(Error::bad_request(format!(
+                "{name} = {other:?}: true or false expected"
+            ))),
+        }
     }
 
     /// A parameter that is a number, with its default.

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Poller;
 use crate::functions::Loaded;
 use crate::mapping::commit::{Attempt, FunctionGuard, StoredState};
+use crate::mapping::failures;
 use crate::mapping::resource::{Inner, Mapping};
 
 /// Conflicts after which a batch runs alone among the batches of its function.
@@ -152,6 +153,8 @@ impl Place {
             now,
             seed,
         };
+        let last = mapping.policy.is_exhausted(job.part.attempts + 1);
+        let (invocation, given) = failures::recorded(invocation, last);
         let report = tokio::select! {
             biased;
             report = inner.sandbox.invoke(invocation) => report,
@@ -163,6 +166,7 @@ impl Place {
             seed,
             now,
             loaded: Arc::clone(loaded),
+            given,
             _guard: guard,
         })
     }

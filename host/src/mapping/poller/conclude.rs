@@ -17,6 +17,7 @@ use super::attempt::{Ended, Job};
 use super::{End, Poller, Trouble};
 use crate::functions::Loaded;
 use crate::mapping::commit::{Attempt, Counts, GivenUp, Turn, refused_emit};
+use crate::mapping::failures;
 use crate::mapping::in_flight::{DEATHS_BEFORE_SPLIT, MAX_DEATHS};
 use crate::mapping::metrics::MappingMetrics;
 use crate::mapping::parked::Parking;
@@ -236,6 +237,9 @@ impl Poller {
             let version = loaded.function.version;
             Exhausted::Pause(Paused { reason, version }, part)
         };
+        if let Some(reason) = failures::full(&self.inner, &self.mapping, &batch, &why) {
+            return pause(reason);
+        }
         let mut parking = Parking::default();
         match self.mapping.policy.on_exhausted {
             OnExhausted::Discard => {}
@@ -423,6 +427,11 @@ impl Poller {
         given_up: GivenUp,
         loaded: &Loaded,
     ) -> Result<(), Trouble> {
+        let why = format!("{:?}", given_up.reason);
+        let full = failures::full(&self.inner, &self.mapping, &given_up.batch, &why);
+        if let Some(reason) = full {
+            return self.pause_before(lane, job, reason, loaded).await;
+        }
         let rest = Span {
             from: given_up.span.to,
             ..job.part.span
@@ -459,6 +468,23 @@ impl Poller {
         let done = self.commit(change, None).await? == Committed::Done;
         let from = if done { rest.from } else { job.part.span.from };
         self.lanes.give_back(lane, from);
+        Ok(())
+    }
+
+    /// Pauses the shard; a batch is formed again when it goes on.
+    async fn pause_before(
+        &mut self,
+        lane: usize,
+        job: &Job,
+        reason: String,
+        loaded: &Loaded,
+    ) -> Result<(), Trouble> {
+        let version = loaded.function.version;
+        let mut cursor = self.cursor.clone();
+        cursor.paused = Some(Paused { reason, version });
+        let change = self.without_attempt(job, cursor, loaded);
+        self.commit(change, None).await?;
+        self.lanes.give_back(lane, job.part.span.from);
         Ok(())
     }
 

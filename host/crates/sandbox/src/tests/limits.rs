@@ -177,6 +177,7 @@ async fn traps_are_told_by_name_and_place() {
             Frame {
                 function,
                 module_offset: Some(_),
+                ..
             },
         ] = &frames[..]
         else {

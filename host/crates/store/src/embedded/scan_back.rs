@@ -46,12 +46,7 @@ impl Shared {
 
 /// What the layers say about keys below `end`, the last one first, as far as a scan of `limit`
 /// needs it.
-fn above_tables(
-    state: &State,
-    start: &Key,
-    end: &Key,
-    limit: usize,
-) -> Vec<(Key, Option<Stored>)> {
+fn above_tables(state: &State, start: &Key, end: &Key, limit: usize) -> Vec<(Key, Option<Stored>)> {
     let keys = |layer| Layer::keys_back(layer, start, end).peekable();
     let mut newer = keys(&state.active);
     let mut older = state.frozen.as_deref().map(keys);

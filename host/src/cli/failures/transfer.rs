@@ -1,0 +1,54 @@
+//! `shardmill failures export` and `import`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use hyper::Method;
+use serde_json::json;
+
+use crate::cli::client::{Client, escaped};
+use crate::cli::print;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Export {
+    /// The entry, or the beginning of its id if there is only one such
+    id: String,
+    /// The file to write; one that exists is replaced
+    file: PathBuf,
+    /// With the module that ran, so that it can be replayed where the module is not known
+    #[arg(long)]
+    with_module: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Import {
+    /// The exported file
+    file: PathBuf,
+}
+
+pub(super) async fn export(client: &Client, arguments: Export, json: bool) -> anyhow::Result<()> {
+    let Export {
+        id,
+        file,
+        with_module,
+    } = arguments;
+    let path = format!("failures/{}/export?module={with_module}", escaped(&id));
+    let bytes = client.bytes(&path).await?;
+    std::fs::write(&file, &bytes).with_context(|| format!("write {}", file.display()))?;
+    let answer = json!({ "file": file.display().to_string(), "bytes": bytes.len() });
+    let size = print::size(bytes.len() as u64);
+    let text = format!(
+        "failure {id} written to {} ({size}): it holds the records and the function's environment",
+        file.display()
+    );
+    print::done(json, &answer, &text)
+}
+
+pub(super) async fn import(client: &Client, arguments: Import, json: bool) -> anyhow::Result<()> {
+    let file = arguments.file;
+    let bytes = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
+    let body = Some(("application/octet-stream", bytes.into()));
+    let answer = client.native(Method::POST, "failures", body).await?;
+    let text = format!("imported as failure {}", print::cell(&answer["id"]));
+    print::done(json, &answer, &text)
+}
