@@ -79,7 +79,7 @@ pub enum FailuresError {
     Imported(String),
     /// Its records are still to be delivered.
     #[error(
-        "the records of failure {0:?} are parked: they are delivered when their key is let go on"
+        "the records of failure {0:?} are parked: `shardmill mappings unpark` lets their key go on"
     )]
     Parked(String),
     /// No handler had run.

@@ -20,7 +20,7 @@ use shardmill_store::{CommitError, ReadError, Tx, Urgency, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::commit::{Attempt, GivenUp, Owner, Turn, add_effects, refused_emit};
-use super::failures::FailureEntry;
+use super::failures;
 use super::metrics::MappingMetrics;
 use super::parked::{ParkedKey, ParkedKeys, Release};
 use super::poller::{Job, Place};
@@ -313,9 +313,8 @@ impl Releaser {
                 batch: &job.batch,
                 window: None,
             };
-            let now = self.inner.clock.now();
-            let entry = FailureEntry::of(&turn, given_up, &self.mapping, shard, now);
-            entry.add_to(&mut tx, &given_up.batch);
+            let place = (self.inner.as_ref(), self.mapping.as_ref(), shard);
+            failures::keep(&mut tx, &turn, given_up, place);
         }
         let settled = Settled {
             done: next.done,

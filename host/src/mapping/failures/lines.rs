@@ -161,7 +161,7 @@ fn lines_at(context: &Context<EndianSlice<'_, LittleEndian>>, address: u64) -> V
         };
         let function = frame.function.as_ref().and_then(|f| f.demangle().ok());
         lines.push(Line {
-            function: function.map(|name| without_hash(&name).to_owned()),
+            function: function.map(|name| short(&name).to_owned()),
             file: relative(file, folder.as_deref()),
             line,
             column: place.column.filter(|column| *column > 0),
@@ -171,17 +171,28 @@ fn lines_at(context: &Context<EndianSlice<'_, LittleEndian>>, address: u64) -> V
     lines
 }
 
+/// The file as a reader knows it: below the compiler's folder, or below the standard library's.
 fn relative(file: &str, folder: Option<&str>) -> String {
+    if let Some((_, file)) = file.split_once("/lib/rustlib/src/rust/") {
+        return file.to_owned();
+    }
+    if let Some(file) = file.strip_prefix("/rustc/") {
+        return file.split_once('/').map_or(file, |(_, file)| file).into();
+    }
     let below = folder.and_then(|folder| Path::new(file).strip_prefix(folder).ok());
     below.map_or_else(|| file.to_owned(), |path| path.display().to_string())
 }
 
-/// A demangled name without the `::h…` that tells instances apart.
-fn without_hash(name: &str) -> &str {
-    match name.rsplit_once("::h") {
+/// A demangled name without its type parameters and the `::h…` that tells instances apart.
+fn short(name: &str) -> &str {
+    let name = match name.rsplit_once("::h") {
         Some((name, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => {
             name
         }
+        _ => name,
+    };
+    match name.find('<') {
+        Some(at) if at > 0 => name[..at].trim_end_matches("::"),
         _ => name,
     }
 }
@@ -322,8 +333,25 @@ mod tests {
     }
 
     #[test]
-    fn names_are_told_without_what_tells_instances_apart() {
-        assert_eq!(without_hash("a::b::h0123456789abcdef"), "a::b");
-        assert_eq!(without_hash("a::hello"), "a::hello");
+    fn names_and_files_are_told_as_a_reader_knows_them() {
+        for (name, want) in [
+            ("a::b::h0123456789abcdef", "a::b"),
+            ("a::hello", "a::hello"),
+            ("call<fn(&A) -> Result<(), B>>", "call"),
+            ("<A as B>::c", "<A as B>::c"),
+        ] {
+            assert_eq!(short(name), want);
+        }
+        for (file, want) in [
+            ("/work/src/lib.rs", "src/lib.rs"),
+            ("/other/src/lib.rs", "/other/src/lib.rs"),
+            (
+                "/x/lib/rustlib/src/rust/library/core/src/a.rs",
+                "library/core/src/a.rs",
+            ),
+            ("/rustc/0123/library/core/src/a.rs", "library/core/src/a.rs"),
+        ] {
+            assert_eq!(relative(file, Some("/work")), want);
+        }
     }
 }

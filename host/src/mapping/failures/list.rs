@@ -79,7 +79,7 @@ impl FailureFilter {
                 Redriven::Also => true,
                 Redriven::Only => entry.redriven.is_some(),
             }
-            && !(self.can_redrive && !entry.can_be_redriven())
+            && (!self.can_redrive || entry.can_be_redriven())
     }
 }
 
