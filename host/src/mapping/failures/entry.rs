@@ -10,8 +10,6 @@
 //! Ids are UUIDv7 that count up within a millisecond: a later entry of this process sorts behind
 //! an earlier one.
 
-use std::sync::{Mutex, PoisonError};
-
 use serde::{Deserialize, Serialize};
 use shardmill_core::limits::FunctionLimits;
 use shardmill_core::mapping::Reason;
@@ -23,8 +21,9 @@ use uuid::{Builder, Uuid};
 /// Length of an id in characters.
 pub(super) const ID_LEN: usize = 36;
 
-/// The millisecond of the last id, and how many there were in it.
-static LAST: Mutex<(u64, u16)> = Mutex::new((0, 0));
+/// The millisecond of the last id, and how many there were in it before.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LastId(u64, u16);
 
 /// One entry of the failure store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -166,17 +165,14 @@ impl FailureEntry {
 
 /// An id for an entry that is made at `now`: 48 bits of milliseconds, 12 bits that count within
 /// one, and chance.
-pub(super) fn new_id(now: UnixMillis) -> String {
+pub(super) fn new_id(last: &mut LastId, now: UnixMillis) -> String {
     /// What 12 bits hold.
     const MOST: u16 = 0x0fff;
-    let count = {
-        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = match *last {
-            (millis, count) if millis == now.0 => (millis, (count + 1).min(MOST)),
-            _ => (now.0, 0),
-        };
-        last.1
+    *last = match *last {
+        LastId(millis, count) if millis == now.0 => LastId(millis, (count + 1).min(MOST)),
+        _ => LastId(now.0, 0),
     };
+    let LastId(_, count) = *last;
     let mut rest: [u8; 10] = rand::random();
     rest[..2].copy_from_slice(&count.to_be_bytes());
     Builder::from_unix_timestamp_millis(now.0, &rest)
@@ -227,8 +223,9 @@ mod tests {
     #[test]
     fn ids_sort_as_they_were_made() {
         let now = UnixMillis(4_102_444_800_000);
+        let mut last = LastId::default();
         let ids: Vec<String> = (0..1000)
-            .map(|n| new_id(UnixMillis(now.0 + n / 400)))
+            .map(|n| new_id(&mut last, UnixMillis(now.0 + n / 400)))
             .collect();
         assert!(ids.is_sorted());
         let later = first_id_of(UnixMillis(now.0 + 1));
@@ -238,7 +235,7 @@ mod tests {
     #[test]
     fn a_beginning_finds_the_keys_that_begin_so() {
         let scope = Scope::default();
-        let id = new_id(UnixMillis(1_700_000_000_000));
+        let id = new_id(&mut LastId::default(), UnixMillis(1_700_000_000_000));
         let key = entry_key(&scope, &id);
         for len in 1..=ID_LEN {
             let prefix = entries_beginning(&scope, &id[..len]);

@@ -4,7 +4,7 @@
 use shardmill_core::{Batch, BatchContext, RecordRef, ShardId};
 use shardmill_store::{Tx, Value};
 
-use super::entry::{entry_key, inputs_key, new_id, payload_key};
+use super::entry::{entry_key, inputs_key, payload_key};
 use super::inputs::{BatchAt, Ended, Packed};
 use super::ledger::KeptBatch;
 use super::{FailureEntry, Replay, Room};
@@ -138,7 +138,7 @@ fn describe(
     let first = batch.get(0);
     let last = batch.get(batch.len().saturating_sub(1));
     FailureEntry {
-        id: new_id(now),
+        id: inner.ledger.new_id(now),
         scope: mapping.scope.clone(),
         created: now,
         mapping: mapping.name.clone(),

@@ -15,7 +15,7 @@ use shardmill_core::{Scope, ShardId, TenantId, UnixMillis};
 use shardmill_store::{CommitError, Key, ReadError, Store, Table, Tx, Urgency, Value};
 
 use super::FailuresError;
-use super::entry::{entry_key, first_id_of, id_of, inputs_key, payload_key};
+use super::entry::{LastId, entry_key, first_id_of, id_of, inputs_key, new_id, payload_key};
 
 /// How long a commit may be under way before the store is asked what became of it.
 const SETTLED_AFTER: Duration = Duration::from_secs(60);
@@ -72,6 +72,7 @@ pub(in crate::mapping) struct Ledger(Mutex<Totals>);
 #[derive(Default)]
 struct Totals {
     bounds: FailureBounds,
+    last_id: LastId,
     used: HashMap<TenantId, u64>,
     scopes: BTreeSet<Scope>,
     /// Entries whose transaction may not be committed yet, the oldest first.
@@ -128,6 +129,11 @@ impl Ledger {
             sum if sum > allowed / 2 => Room::Records,
             _ => Room::Whole,
         }
+    }
+
+    /// An id for an entry that is made at `now`: it sorts behind those that were made before.
+    pub(super) fn new_id(&self, now: UnixMillis) -> String {
+        new_id(&mut self.totals().last_id, now)
     }
 
     /// Counts an entry that is about to be committed.

@@ -7,7 +7,7 @@ use shardmill_core::{Batch, Scope};
 use shardmill_store::{Tx, Urgency, Value};
 
 use super::bundle::{BadBundle, Bundle};
-use super::entry::{entry_key, inputs_key, new_id, parse, payload_key};
+use super::entry::{entry_key, inputs_key, parse, payload_key};
 use super::inputs::Inputs;
 use super::replay::Whole;
 use super::{FailureEntry, Failures, FailuresError, Imported, Room};
@@ -79,7 +79,7 @@ impl Failures {
             scope: entry.scope,
             created: entry.created,
         }));
-        entry.id = new_id(now);
+        entry.id = self.inner.ledger.new_id(now);
         entry.scope = scope.clone();
         entry.created = now;
         (entry.redriven, entry.redriven_to) = (None, None);

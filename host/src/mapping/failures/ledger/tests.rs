@@ -43,7 +43,7 @@ async fn what_was_never_committed_stops_counting_after_a_while() {
     let ledger = Ledger::default();
     let store = Memory::new(Arc::new(|| NOW));
     let scope = Scope::default();
-    let id = super::super::entry::new_id(NOW);
+    let id = ledger.new_id(NOW);
     ledger.take(&scope, &id, 7, NOW);
     let tx = Tx {
         writes: vec![(entry_key(&scope, &id), Value::Inline("{}".into()))],
