@@ -15,7 +15,7 @@ use shardmill_store::{Append, CounterAdd, Expect, Key, Route, Store, Table, Tx, 
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
-use super::failures::{self, Given};
+use super::failures::{self, FailureEntry, Given};
 use super::metrics::MappingMetrics;
 use super::resource::{Inner, Mapping, cursor_key};
 use crate::delivery;
