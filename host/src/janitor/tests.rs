@@ -109,7 +109,6 @@ async fn a_shard_that_a_mapping_has_not_read_is_kept_with_its_children() {
         enabled: false,
         on_failure: None,
         origin: Origin::Api,
-        on_failure: None,
     };
     let made = workloads.mappings.create(&scope, mapping).await;
     made.expect("a mapping");
