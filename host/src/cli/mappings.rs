@@ -43,6 +43,17 @@ enum Command {
         /// Where what it gives up is reported: a queue's ARN, s3://…, file://…, https://…
         #[arg(long, value_name = "DESTINATION")]
         on_failure: Option<String>,
+        /// Any other setting of the manifest's [[mapping]], as `parallelization_factor=4`
+        #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
+        settings: Vec<(String, Value)>,
+    },
+    /// Change settings of a mapping; running batches finish under the old ones
+    Update {
+        /// Its name or UUID
+        name: String,
+        /// A setting of the manifest's [[mapping]], as `batch_size=500` or `on_exhausted=park`
+        #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting, required = true)]
+        settings: Vec<(String, Value)>,
     },
     /// Stop a mapping when its running batches have ended
     Pause {
@@ -127,8 +138,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             batch_size,
             starting_position,
             on_failure,
+            settings,
         } => {
-            let mut body = Map::new();
+            let mut body = Map::from_iter(settings);
             body.insert("stream".into(), stream.into());
             body.insert("function".into(), function.into());
             body.extend(batch_size.map(|n| ("batch_size".into(), n.into())));
@@ -136,6 +148,13 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             body.extend(on_failure.map(|d| ("on_failure".into(), d.into())));
             let answer = client.send(Method::PUT, &path(&name), &body.into()).await?;
             print::done(json, &answer, &format!("mapping {name} created"))
+        }
+        Command::Update { name, settings } => {
+            // A name that is not there would make a mapping.
+            client.get(&path(&name)).await?;
+            let body = Map::from_iter(settings).into();
+            let answer = client.send(Method::PUT, &path(&name), &body).await?;
+            print::done(json, &answer, &format!("mapping {name} changed"))
         }
         Command::Pause { name } => {
             let answer = client
@@ -188,6 +207,13 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             print::done(json, &answer, &format!("mapping {name} deleted"))
         }
     }
+}
+
+/// Reads `KEY=VALUE`; what is no JSON is a text.
+fn setting(text: &str) -> Result<(String, Value), String> {
+    let (key, value) = text.split_once('=').ok_or("KEY=VALUE expected")?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    Ok((key.to_owned(), value))
 }
 
 /// A place in a stream, in the words of the API.

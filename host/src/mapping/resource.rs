@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use shardmill_core::mapping::{BadPolicy, Cursor, Policy, Position, StartingPosition};
+use shardmill_core::mapping::{
+    BadPolicy, Cursor, FilterCriteria, Policy, Position, StartingPosition,
+};
 use shardmill_core::{Sandbox, Scope, ShardId, ShardKey, Stream, StreamId, StreamName, UnixMillis};
 use shardmill_store::{
     CommitError, Expect, Key, ReadError, Seek, Store, Table, Tx, Urgency, Value,
@@ -250,6 +252,7 @@ impl Mappings {
     ) -> Result<Mapping, MappingError> {
         let _control = self.inner.control.lock().await;
         request.policy.check()?;
+        warn_of_filters(request.name.as_deref().unwrap_or(""), &request.policy);
         let inner = &self.inner;
         let stream = inner
             .store
@@ -359,6 +362,7 @@ impl Mappings {
         let mut expect = vec![Expect::Present(mapping_key(&mapping))];
         if let Some(policy) = change.policy {
             policy.check()?;
+            warn_of_filters(name, &policy);
             if policy.deaggregate != mapping.policy.deaggregate {
                 return Err(MappingError::Deaggregate(mapping.name));
             }
@@ -499,6 +503,14 @@ impl Inner {
         drop(metrics);
         self.changed();
         Ok(())
+    }
+}
+
+/// Says what in a mapping's filters is allowed and hardly meant.
+fn warn_of_filters(mapping: &str, policy: &Policy) {
+    let compiled = FilterCriteria::compile(&policy.filter_criteria);
+    for warning in compiled.iter().flat_map(FilterCriteria::lint) {
+        tracing::warn!(mapping, %warning, "a filter");
     }
 }
 
