@@ -23,9 +23,15 @@ const PACKED_OVERHEAD_BYTES: usize = shardmill_core::abi::INDEX_ENTRY_BYTES;
 /// What a free lane has to do.
 enum Due {
     /// Run this batch.
-    Now(Job),
+    Now(Box<Job>),
     /// Nothing before this instant.
     At(UnixMillis),
+}
+
+impl Due {
+    fn now(job: Job) -> Self {
+        Self::Now(Box::new(job))
+    }
 }
 
 impl Poller {
@@ -200,7 +206,7 @@ impl Poller {
             loop {
                 if self.held[lane].is_none() && self.lanes.work(lane) == Work::Idle {
                     match self.next_job(lane, end, closed).await? {
-                        Due::Now(job) => self.held[lane] = Some(job),
+                        Due::Now(job) => self.held[lane] = Some(*job),
                         Due::At(at) => wake = wake.min(at),
                     }
                 }
@@ -272,7 +278,7 @@ impl Poller {
             if now < due {
                 return Ok(Due::At(due));
             }
-            return self.part_job(lane, part).await.map(Due::Now);
+            return self.part_job(lane, part).await.map(Due::now);
         }
         let next = self.lanes.next(lane);
         let met = self.meeting().is_some_and(|until| next >= until);
@@ -290,7 +296,7 @@ impl Poller {
             match window_step(view, now) {
                 WindowStep::Idle => {}
                 WindowStep::CloseAt(at) => window_end = at,
-                WindowStep::Close => return Ok(Due::Now(self.final_job(lane))),
+                WindowStep::Close => return Ok(Due::now(self.final_job(lane))),
                 WindowStep::Records(start) => {
                     window = Some(self.event_window(start, false));
                     window_end = start.plus(length);
@@ -305,7 +311,7 @@ impl Poller {
             Ready::Now => {
                 let (span, batch) = self.lanes.take(lane);
                 let part = Part::fresh(span, self.inner.request_id());
-                Ok(Due::Now(Job {
+                Ok(Due::now(Job {
                     window,
                     ..Job::new(part, batch)
                 }))
