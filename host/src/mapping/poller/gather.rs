@@ -20,6 +20,9 @@ use crate::mapping::metrics::MappingMetrics;
 /// Bytes that a packed record takes beside its key and data.
 const PACKED_OVERHEAD_BYTES: usize = shardmill_core::abi::INDEX_ENTRY_BYTES;
 
+/// Reads of the store before running batches are looked after again.
+const READS_PER_TURN: usize = 16;
+
 /// What a free lane has to do.
 enum Due {
     /// Run this batch.
@@ -53,7 +56,13 @@ impl Poller {
             wakes.streams.borrow_and_update();
             let closed = self.source.is_closed();
             let end = Position::of(*wakes.appended.borrow_and_update());
-            self.read_on(&loaded, end).await?;
+            // A batch is as large as what is there allows; a lane with rare keys looks far.
+            for _ in 0..READS_PER_TURN {
+                if self.wants(end).is_none() {
+                    break;
+                }
+                self.read_on(&loaded, end).await?;
+            }
             let wait = self.begin(&loaded, end, closed).await?;
             if self.cursor.paused.is_some() {
                 return self.pause_when_idle().await;
@@ -136,7 +145,9 @@ impl Poller {
         let Some((from, room)) = self.wants(end) else {
             return Ok(());
         };
-        let blocks = self.source.read(from, room).await?;
+        // About one in as many records as there are lanes is a lane's own.
+        let wanted = room.saturating_mul(self.lanes.count());
+        let blocks = self.source.read(from, wanted).await?;
         let first = match blocks.first() {
             Some(block) => block.position(0),
             None => self.source.floor().await?,

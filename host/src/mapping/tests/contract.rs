@@ -321,3 +321,29 @@ async fn the_window_begins_when_the_lane_is_free_again() {
     assert_eq!(world.seen(), [vec!["ok 0"], vec!["ok 1", "ok 2"]]);
     world.finish().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_takes_all_that_is_there_however_many_reads_that_is() {
+    // Larger than one read of the store brings; with lanes, a lane's own records lie far apart.
+    for (factor, sizes) in [(1, vec![24]), (2, vec![12, 12])] {
+        let mut world = World::new(BATCH, 1).await;
+        let policy = Policy {
+            parallelization_factor: factor,
+            ..plain(100, 0)
+        };
+        world.map(policy).await;
+        let key = |lane: usize| {
+            let mut keys = (0..).map(|n| format!("k{n}"));
+            let falls = |key: &String| shardmill_core::mapping::lane_of(key, 2) == lane;
+            keys.find(falls).unwrap()
+        };
+        let data = format!("ok {}", "x".repeat(500_000));
+        for n in 0..24 {
+            world.put([(key(n / 12), data.clone())]).await;
+        }
+        world.start();
+        world.drained().await;
+        assert_eq!(world.sizes(), sizes, "factor {factor}");
+        world.finish().await;
+    }
+}
