@@ -16,6 +16,8 @@ mod resource;
 mod source;
 mod supervisor;
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;
 mod view;
 

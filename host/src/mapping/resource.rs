@@ -185,6 +185,11 @@ pub(super) struct Inner {
     pub(super) delivery: Delivery,
     /// How much is kept of what was given up.
     pub(super) ledger: Ledger,
+    /// What the simulator is tested with.
+    #[cfg(test)]
+    pub(super) defect: std::sync::OnceLock<super::sim::defect::Defect>,
+    #[cfg(test)]
+    pub(super) defect_fired: std::sync::atomic::AtomicBool,
 }
 
 impl Mappings {
@@ -225,6 +230,10 @@ impl Mappings {
                 function_locks: Mutex::default(),
                 delivery,
                 ledger: Ledger::default(),
+                #[cfg(test)]
+                defect: std::sync::OnceLock::new(),
+                #[cfg(test)]
+                defect_fired: std::sync::atomic::AtomicBool::new(false),
             }),
         }
     }

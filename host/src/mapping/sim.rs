@@ -1,0 +1,152 @@
+//! The simulator: seeded runs of the real pollers, policy and store on simulated time, with
+//! handlers that fail in every way, resharding, crashes at any commit and changes of settings. After
+//! each run the laws of `laws.rs` are checked.
+//!
+//! A failure prints its seed. `cargo xtask sim --seed N` runs it again and shows its log;
+//! `cargo xtask sim --seeds N` runs many.
+
+pub(in crate::mapping) mod defect;
+mod handler;
+mod laws;
+mod log;
+mod plan;
+mod store;
+mod world;
+
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use shardmill_core::mapping::Policy;
+
+use self::defect::Defect;
+use self::plan::{ALWAYS, Act, Fault, FaultKind, Plan, Planned, Step};
+use self::world::{Ended, run};
+
+/// Runs of a normal test.
+const SEEDS: u64 = 2_000;
+
+/// How many failing seeds are told of.
+const TOLD: usize = 20;
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Runs seeds on every core until one of them, or all, are found to break a law, as `enough` says.
+fn search(seeds: std::ops::Range<u64>, defect: Option<Defect>, enough: usize) -> Vec<(u64, Ended)> {
+    let next = AtomicU64::new(seeds.start);
+    let found = Mutex::new(Vec::new());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = seeds.end - seeds.start;
+    let report = setting("SHARDMILL_SIM_SEEDS").is_some() && defect.is_none();
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, SeqCst);
+                    if seed >= seeds.end || found.lock().unwrap().len() >= enough {
+                        return;
+                    }
+                    let ended = run(Plan::of(seed), defect, false);
+                    if !ended.violations.is_empty() {
+                        if report {
+                            println!("sim: seed {seed} breaks a law: {}", ended.violations[0]);
+                        }
+                        found.lock().unwrap().push((seed, ended));
+                    }
+                    let done = seed + 1 - seeds.start;
+                    if report && done.is_multiple_of(500) {
+                        println!("sim: {done} of {count} seeds");
+                    }
+                }
+            });
+        }
+    });
+    let mut found = found.into_inner().unwrap();
+    found.sort_by_key(|(seed, _)| *seed);
+    found
+}
+
+#[test]
+fn laws_hold_whatever_the_seed() {
+    if let Some(seed) = setting("SHARDMILL_SIM_SEED") {
+        return show(seed);
+    }
+    let from = setting("SHARDMILL_SIM_FROM").unwrap_or(0);
+    let count = setting("SHARDMILL_SIM_SEEDS").unwrap_or(SEEDS);
+    let found = search(from..from + count, None, TOLD);
+    let told: Vec<String> = found
+        .iter()
+        .map(|(seed, ended)| {
+            let laws = ended.violations.join("\n    ");
+            format!("seed {seed} (cargo xtask sim --seed {seed}):\n    {laws}")
+        })
+        .collect();
+    assert!(told.is_empty(), "laws were broken:\n{}", told.join("\n"));
+}
+
+/// Runs one seed and prints its log.
+fn show(seed: u64) {
+    let plan = Plan::of(seed);
+    println!("{:?}\n{:?}", plan.policy, plan.carrier);
+    let ended = run(plan, None, true);
+    println!("{}", ended.log.join("\n"));
+    assert!(ended.violations.is_empty(), "seed {seed}:\n{}", ended.violations.join("\n"));
+}
+
+#[test]
+fn a_seed_gives_the_same_log_each_time() {
+    for seed in 0..300 {
+        let [first, second] = [(), ()].map(|()| run(Plan::of(seed), None, true));
+        for (a, b) in first.log.iter().zip(&second.log) {
+            assert_eq!(a, b, "seed {seed}");
+        }
+        assert_eq!(first.log.len(), second.log.len(), "seed {seed}");
+    }
+}
+
+#[test]
+fn every_planted_defect_is_found() {
+    for defect in Defect::ALL {
+        let found = search(0..SEEDS, Some(defect), 1);
+        let (seed, ended) = found.first().unwrap_or_else(|| panic!("{defect:?} was not found"));
+        println!("{defect:?}: seed {seed}: {}", ended.violations[0]);
+    }
+}
+
+#[test]
+fn a_day_of_retries_takes_milliseconds() {
+    let day = Duration::from_secs(24 * 3600);
+    let plan = Plan {
+        policy: Policy {
+            maximum_record_age: Some(day),
+            ..Policy::aws()
+        },
+        records: vec![Planned {
+            key: "k".into(),
+            hash: None,
+            kept: true,
+            adds: true,
+            emits: false,
+            fault: Some(Fault {
+                kind: FaultKind::Trap,
+                times: ALWAYS,
+            }),
+        }],
+        steps: vec![Step {
+            at: 0,
+            act: Act::Put(0..1),
+        }],
+        ..Plan::of(0)
+    };
+    #[expect(clippy::disallowed_methods, reason = "the time that simulating takes is what is measured")]
+    let began = std::time::Instant::now();
+    let ended = run(plan, None, false);
+    let took = began.elapsed();
+    let (span, invocations) = (ended.span, ended.invocations);
+    println!("{span:?} simulated in {took:?}, {invocations} invocations");
+    assert!(ended.violations.is_empty(), "{:?}", ended.violations);
+    assert!(span >= day && invocations > 1_400, "{span:?}, {invocations} invocations");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}

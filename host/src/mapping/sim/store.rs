@@ -1,0 +1,219 @@
+//! The store in memory as a host sees it that may die at any commit, and that is refused some.
+//! Every cursor that is written is held against the one before.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use shardmill_core::mapping::Cursor;
+use shardmill_core::sandbox::BoxFuture;
+use shardmill_core::{Block, Scope, ShardKey, Stream, StreamId, StreamName};
+use shardmill_store::{
+    CommitError, Key, Memory, ReadError, ReadLimit, Receipt, Seek, Stats, Store, Table, Tx, Value,
+    Versioned,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::log::Log;
+
+/// What goes wrong next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Faults {
+    /// The host dies at this commit, counted from 1; 0: it does not. After it is done, or before.
+    pub(super) crash_at: u32,
+    pub(super) crash_after: bool,
+    /// Commits that are refused.
+    pub(super) refuse: u32,
+}
+
+/// What happens to a commit.
+enum Fate {
+    Done,
+    Refused,
+    DiesBefore,
+    DiesAfter,
+}
+
+pub(super) struct Shell {
+    pub(super) memory: Arc<Memory>,
+    pub(super) log: Arc<Log>,
+    pub(super) faults: Mutex<Faults>,
+    /// Replaced when the host starts again.
+    pub(super) died: Mutex<CancellationToken>,
+    cursors: Mutex<BTreeMap<Key, Cursor>>,
+}
+
+impl Shell {
+    pub(super) fn new(memory: Arc<Memory>, log: Arc<Log>) -> Self {
+        Self {
+            memory,
+            log,
+            faults: Mutex::default(),
+            died: Mutex::default(),
+            cursors: Mutex::default(),
+        }
+    }
+
+    /// A token that is cancelled when the host dies.
+    pub(super) fn died(&self) -> CancellationToken {
+        self.died.lock().unwrap().clone()
+    }
+
+    fn fate(&self) -> Fate {
+        let mut faults = self.faults.lock().unwrap();
+        if faults.crash_at > 0 {
+            faults.crash_at -= 1;
+            if faults.crash_at == 0 {
+                return match faults.crash_after {
+                    true => Fate::DiesAfter,
+                    false => Fate::DiesBefore,
+                };
+            }
+        }
+        if faults.refuse > 0 {
+            faults.refuse -= 1;
+            return Fate::Refused;
+        }
+        Fate::Done
+    }
+
+    async fn commit_and_check(&self, tx: Tx) -> Result<Receipt, CommitError> {
+        let is_cursor = |key: &Key| key.table() == Some(Table::Cursor);
+        let cursors: Vec<(Key, Value)> = tx
+            .writes
+            .iter()
+            .filter(|(key, _)| is_cursor(key))
+            .cloned()
+            .collect();
+        let receipt = self.memory.commit(tx).await?;
+        for (key, value) in cursors {
+            if let Value::Inline(json) = value {
+                let cursor: Cursor = serde_json::from_slice(&json).expect("a cursor");
+                self.check(key, cursor);
+            }
+        }
+        Ok(receipt)
+    }
+
+    /// Progress never goes back, and parts lie in order before the mark.
+    fn check(&self, key: Key, cursor: Cursor) {
+        let mut cursors = self.cursors.lock().unwrap();
+        for lane in &cursor.lanes {
+            let mut at = None;
+            for part in &lane.parts {
+                let span = part.span;
+                let apart = at.is_none_or(|at| span.from >= at);
+                if !apart || span.to > lane.mark || span.from > span.to {
+                    let text = format!("parts of a lane are out of order: {lane:?}");
+                    self.log.violation(text);
+                }
+                at = Some(span.to);
+            }
+        }
+        if let Some(before) = cursors.get(&key)
+            && before.epoch == cursor.epoch
+        {
+            let same = before.lanes.len() == cursor.lanes.len();
+            let mut lanes = before.lanes.iter().zip(&cursor.lanes);
+            let back = match same {
+                true => lanes.any(|(b, a)| a.mark < b.mark || a.low() < b.low()),
+                false => cursor.low() < before.high(),
+            };
+            if back {
+                let text = format!("progress went back from {before:?} to {cursor:?}");
+                self.log.violation(text);
+            }
+            if cursor.windows_closed_to < before.windows_closed_to {
+                let text = format!("a window is open again: {before:?}, {cursor:?}");
+                self.log.violation(text);
+            }
+        }
+        cursors.insert(key, cursor);
+    }
+}
+
+impl Store for Shell {
+    fn commit(&self, tx: Tx) -> BoxFuture<'_, Result<Receipt, CommitError>> {
+        Box::pin(async move {
+            match self.fate() {
+                Fate::Done => return self.commit_and_check(tx).await,
+                Fate::Refused => {
+                    return Err(CommitError::Full {
+                        free_bytes: 0,
+                        low_water_bytes: 1,
+                    });
+                }
+                Fate::DiesBefore => {}
+                Fate::DiesAfter => {
+                    // What it came to, nobody hears.
+                    self.commit_and_check(tx).await.ok();
+                }
+            }
+            self.died().cancel();
+            std::future::pending().await
+        })
+    }
+
+    fn read(
+        &self,
+        shard: ShardKey,
+        from: u64,
+        limit: ReadLimit,
+    ) -> BoxFuture<'_, Result<Vec<Block>, ReadError>> {
+        self.memory.read(shard, from, limit)
+    }
+
+    fn seek(&self, shard: ShardKey, to: Seek) -> BoxFuture<'_, Result<u64, ReadError>> {
+        self.memory.seek(shard, to)
+    }
+
+    fn subscribe(&self, shard: ShardKey) -> Result<watch::Receiver<u64>, ReadError> {
+        self.memory.subscribe(shard)
+    }
+
+    fn get(&self, key: &Key) -> Result<Option<Versioned>, ReadError> {
+        self.memory.get(key)
+    }
+
+    fn scan(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Versioned)>, ReadError> {
+        self.memory.scan(prefix, after, limit)
+    }
+
+    fn blob(&self, key: &Key) -> BoxFuture<'_, Result<Option<Bytes>, ReadError>> {
+        self.memory.blob(key)
+    }
+
+    fn counters(&self, scope: &Scope, function: &str) -> Result<Vec<(String, i64)>, ReadError> {
+        self.memory.counters(scope, function)
+    }
+
+    fn stream(&self, scope: &Scope, name: &StreamName) -> Option<Arc<Stream>> {
+        self.memory.stream(scope, name)
+    }
+
+    fn stream_by_id(&self, id: StreamId) -> Option<Arc<Stream>> {
+        self.memory.stream_by_id(id)
+    }
+
+    fn streams(&self, scope: Option<&Scope>) -> Vec<Arc<Stream>> {
+        self.memory.streams(scope)
+    }
+
+    fn watch_streams(&self) -> watch::Receiver<u64> {
+        self.memory.watch_streams()
+    }
+
+    fn stats(&self) -> Stats {
+        self.memory.stats()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.memory.close()
+    }
+}

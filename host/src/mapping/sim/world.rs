@@ -1,0 +1,476 @@
+//! One run: a host on the store in memory, simulated time, and what the plan does to them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use shardmill_core::mapping::{Cursor, OnExhausted, Policy, StartingPosition};
+use shardmill_core::sandbox::Sandbox;
+use shardmill_core::stream::StreamMode;
+use shardmill_core::{
+    HashKey, HashKeyRange, Records, Scope, Shard, ShardId, ShardKey, Stream, StreamId, UnixMillis,
+};
+use shardmill_store::{Append, Appended, Memory, Route, Seek, Store, StreamChange, Trim, Tx};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::defect::Defect;
+use super::handler::{Handler, Seen};
+use super::log::{Log, WORLD};
+use super::plan::{Act, GRID_MS, Plan};
+use super::store::{Faults, Shell};
+use super::{laws, plan};
+use crate::clock::Clock;
+use crate::functions::{FunctionSettings, Functions};
+use crate::mapping::resource::cursor_key;
+use crate::mapping::{CreateMapping, Mapping, Mappings, Origin, UpdateMapping};
+
+/// When every run begins; on the grid.
+const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+
+/// Simulated time that draining may take after the last step.
+const DRAIN_LIMIT: Duration = Duration::from_secs(48 * 3600);
+
+/// What came of a run.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) violations: Vec<String>,
+    pub(super) log: Vec<String>,
+    /// Simulated.
+    pub(super) span: Duration,
+    pub(super) invocations: usize,
+}
+
+/// Runs a plan.
+pub(super) fn run(plan: Plan, defect: Option<Defect>, verbose: bool) -> Ended {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let mut world = World::new(plan, defect, verbose).await;
+        world.play().await;
+        world.end().await
+    })
+}
+
+pub(super) struct World {
+    pub(super) plan: Arc<Plan>,
+    pub(super) log: Arc<Log>,
+    pub(super) clock: Clock,
+    pub(super) shell: Arc<Shell>,
+    pub(super) handler: Arc<Handler>,
+    pub(super) mapping: Mapping,
+    /// Where each record was put.
+    pub(super) places: BTreeMap<usize, Appended>,
+    /// Positions below were trimmed.
+    pub(super) trimmed: BTreeMap<ShardId, u64>,
+    pub(super) functions: Arc<Functions>,
+    defect: Option<Defect>,
+    mappings: Mappings,
+    running: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl World {
+    async fn new(plan: Plan, defect: Option<Defect>, verbose: bool) -> Self {
+        let plan = Arc::new(plan);
+        let clock = Clock::starting_at(NOW);
+        let log = Arc::new(Log::new(NOW, verbose));
+        let memory = Arc::new(Memory::new(Arc::new(move || clock.now())));
+        create_stream(&memory, "in", plan.shards).await;
+        if plan.has_target {
+            create_stream(&memory, "out", 1).await;
+        }
+        let shell = Arc::new(Shell::new(Arc::clone(&memory), Arc::clone(&log)));
+        let id: Arc<Mutex<Option<Mapping>>> = Arc::default();
+        let mapped = Arc::clone(&id);
+        let handler = Arc::new(Handler {
+            plan: Arc::clone(&plan),
+            log: Arc::clone(&log),
+            clock,
+            parents_done: Box::new(move |shard| {
+                let mapping = mapped.lock().unwrap();
+                mapping.as_ref().is_none_or(|m| parents_done(&memory, m, shard))
+            }),
+            mended: false.into(),
+            seen: Mutex::new(Seen::default()),
+        });
+        let (mappings, functions) = host(&shell, &handler, clock, defect);
+        let (scope, settings) = (Scope::default(), FunctionSettings::default());
+        functions.deploy(&scope, "f", Bytes::new(), settings).await.expect("deployed");
+        let request = CreateMapping {
+            name: Some("m".into()),
+            stream: "in".parse().expect("a name"),
+            function: "f".into(),
+            starting_position: StartingPosition::TrimHorizon,
+            policy: plan.policy.clone(),
+            enabled: true,
+            origin: Origin::Manifest,
+        };
+        let mapping = mappings.create(&scope, request).await.expect("mapped");
+        *id.lock().unwrap() = Some(mapping.clone());
+        let stop = CancellationToken::new();
+        Self {
+            running: start(&mappings, &stop),
+            plan,
+            log,
+            clock,
+            shell,
+            handler,
+            mapping,
+            places: BTreeMap::new(),
+            trimmed: BTreeMap::new(),
+            defect,
+            mappings,
+            functions,
+            stop,
+        }
+    }
+
+    /// Does what the plan says, then helps until everything is delivered or given up.
+    async fn play(&mut self) {
+        for step in self.plan.clone().steps.iter() {
+            self.wait_until(step.at).await;
+            self.log.note(self.clock.now(), WORLD, || format!("{:?}", step.act));
+            self.act(&step.act).await;
+        }
+        let now = self.clock.now().since(NOW).as_millis() as u64;
+        self.wait_until((now / GRID_MS + 2) * GRID_MS - 1).await;
+        self.drain().await;
+    }
+
+    /// Waits until so many ms after the beginning; starts the host again when it dies.
+    async fn wait_until(&mut self, at: u64) {
+        let at = UnixMillis(NOW.0 + at);
+        loop {
+            let died = self.shell.died();
+            tokio::select! {
+                biased;
+                () = died.cancelled() => self.restart().await,
+                () = self.clock.sleep_until(at) => return,
+            }
+        }
+    }
+
+    async fn restart(&mut self) {
+        self.log.note(self.clock.now(), WORLD, || "the host died".into());
+        self.running.abort();
+        (&mut self.running).await.ok();
+        *self.shell.died.lock().unwrap() = CancellationToken::new();
+        (self.mappings, self.functions) =
+            host(&self.shell, &self.handler, self.clock, self.defect);
+        self.running = start(&self.mappings, &self.stop);
+    }
+
+    async fn act(&mut self, act: &Act) {
+        let scope = Scope::default();
+        match act {
+            Act::Put(records) => self.put(records.clone()).await,
+            Act::Split(nth) => self.split(*nth).await,
+            Act::Merge(nth) => self.merge(*nth).await,
+            Act::Crash { commits, after } => {
+                let mut faults = self.shell.faults.lock().unwrap();
+                (faults.crash_at, faults.crash_after) = (*commits, *after);
+            }
+            Act::Refuse(commits) => self.shell.faults.lock().unwrap().refuse = *commits,
+            Act::Throttle(attempts) => {
+                let shards = self.stream().shards.clone();
+                let mut seen = self.handler.seen.lock().unwrap();
+                seen.throttles = shards.iter().map(|s| (s.id.0, *attempts)).collect();
+            }
+            Act::Update(policy) => self.update(Some((**policy).clone()), None).await,
+            Act::Disable => self.update(None, Some(false)).await,
+            Act::Enable => self.update(None, Some(true)).await,
+            Act::Resume => {
+                let mappings = self.mappings.clone();
+                self.or_die(async { mappings.resume(&scope, "m").await.map(|_| ()) }).await;
+            }
+            Act::Deploy => {
+                let functions = Arc::clone(&self.functions);
+                self.handler.seen.lock().unwrap().version += 1;
+                let version = self.handler.seen.lock().unwrap().version;
+                let mut settings = FunctionSettings::default();
+                settings.environment.insert("VERSION".into(), version.to_string());
+                let deploy =
+                    async { functions.deploy(&scope, "f", Bytes::new(), settings).await.map(|_| ()) };
+                self.or_die(deploy).await;
+            }
+            Act::Jump(millis) => tokio::time::advance(Duration::from_millis(*millis)).await,
+            Act::Trim { shard, percent } => self.trim(*shard, *percent).await,
+        }
+    }
+
+    /// Waits for an operation, or for the host to die at it. Refused operations are not repeated.
+    async fn or_die<E: std::fmt::Display>(
+        &mut self,
+        operation: impl Future<Output = Result<(), E>>,
+    ) {
+        let died = self.shell.died();
+        tokio::select! {
+            biased;
+            done = operation => {
+                if let Err(error) = done {
+                    self.log.note(self.clock.now(), WORLD, || format!("refused: {error}"));
+                }
+                return;
+            }
+            () = died.cancelled() => {}
+        }
+        self.restart().await;
+    }
+
+    async fn update(&mut self, policy: Option<Policy>, enabled: Option<bool>) {
+        let mappings = self.mappings.clone();
+        let change = UpdateMapping {
+            policy,
+            enabled,
+            ..UpdateMapping::default()
+        };
+        let scope = Scope::default();
+        self.or_die(async { mappings.update(&scope, "m", change).await.map(|_| ()) }).await;
+    }
+
+    pub(super) fn stream(&self) -> Arc<Stream> {
+        let id = self.mapping.stream_id;
+        self.shell.memory.stream_by_id(id).expect("a stream")
+    }
+
+    pub(super) fn key(&self, shard: ShardId) -> ShardKey {
+        let stream = self.mapping.stream_id;
+        ShardKey { stream, shard }
+    }
+
+    async fn put(&mut self, numbers: std::ops::Range<usize>) {
+        let mut records = Records::default();
+        for number in numbers.clone() {
+            let planned = &self.plan.records[number];
+            let data = format!("{{\"n\":{number},\"keep\":{}}}", planned.kept);
+            records.push(&planned.key, planned.hash, data.as_bytes());
+        }
+        let append = Append {
+            stream: self.mapping.stream_id,
+            route: Route::HashKey,
+            records,
+        };
+        let appends = vec![append];
+        let put = self.shell.memory.commit(Tx { appends, ..Tx::default() }).await;
+        for (number, place) in numbers.zip(put.expect("put").appended) {
+            self.log.note(self.clock.now(), WORLD, || {
+                let Appended { shard, first, .. } = place;
+                format!("record {number} is {first} of {shard}: {:?}", self.plan.records[number])
+            });
+            self.places.insert(number, place);
+        }
+    }
+
+    async fn split(&mut self, nth: u32) {
+        let mut stream = (*self.stream()).clone();
+        let Some(parent) = nth_open(&stream, nth) else { return };
+        let Shard { id, range, .. } = stream.shards[parent];
+        let middle = HashKey(range.start.0 + (range.end.0 - range.start.0) / 2);
+        let ranges = [(range.start, middle), (HashKey(middle.0 + 1), range.end)];
+        let ranges = ranges.map(|(start, end)| HashKeyRange { start, end });
+        self.close(&mut stream, &[parent]);
+        for range in ranges {
+            self.add_shard(&mut stream, range, vec![id]);
+        }
+        self.change(stream).await;
+    }
+
+    async fn merge(&mut self, nth: u32) {
+        let mut stream = (*self.stream()).clone();
+        let Some(one) = nth_open(&stream, nth) else { return };
+        let range = stream.shards[one].range;
+        let open = |s: &Shard| s.closed_seconds.is_none();
+        let next = |s: &Shard| open(s) && s.range.start.0.checked_sub(1) == Some(range.end.0);
+        let Some(other) = stream.shards.iter().position(next) else { return };
+        let parents = vec![stream.shards[one].id, stream.shards[other].id];
+        let range = HashKeyRange { end: stream.shards[other].range.end, ..range };
+        self.close(&mut stream, &[one, other]);
+        self.add_shard(&mut stream, range, parents);
+        self.change(stream).await;
+    }
+
+    fn close(&self, stream: &mut Stream, shards: &[usize]) {
+        for shard in shards {
+            stream.shards[*shard].closed_seconds = Some(self.clock.now().seconds());
+        }
+    }
+
+    fn add_shard(&self, stream: &mut Stream, range: HashKeyRange, parents: Vec<ShardId>) {
+        stream.shards.push(Shard {
+            id: ShardId(stream.shards.len() as u32),
+            range,
+            created_seconds: self.clock.now().seconds() + 1,
+            parents,
+            closed_seconds: None,
+        });
+    }
+
+    async fn change(&self, stream: Stream) {
+        let streams = vec![StreamChange::Update(Box::new(stream))];
+        let changed = self.shell.memory.commit(Tx { streams, ..Tx::default() }).await;
+        changed.expect("changed");
+    }
+
+    async fn trim(&mut self, nth: u32, percent: u32) {
+        let stream = self.stream();
+        let shard = stream.shards[nth as usize % stream.shards.len()].id;
+        let key = self.key(shard);
+        let memory = &self.shell.memory;
+        let end = memory.seek(key, Seek::Latest).await.expect("a shard");
+        let before = 1 + (end - 1) * u64::from(percent) / 100;
+        let trims = vec![Trim { shard: key, before }];
+        memory.commit(Tx { trims, ..Tx::default() }).await.expect("trimmed");
+        let trimmed = self.trimmed.entry(shard).or_default();
+        *trimmed = before.max(*trimmed);
+    }
+
+    async fn drain(&mut self) {
+        *self.shell.faults.lock().unwrap() = Faults::default();
+        self.handler.seen.lock().unwrap().throttles.clear();
+        if self.plan.needs_mending() {
+            self.handler.mended.store(true, SeqCst);
+        }
+        let began = self.clock.now();
+        let mut step = 5;
+        while !self.is_drained() {
+            let spent = self.clock.now().since(began);
+            if spent > DRAIN_LIMIT {
+                let cursors = self.cursors();
+                self.log.violation(format!("never drained: {cursors:?}"));
+                return;
+            }
+            self.help().await;
+            let now = self.clock.now().since(NOW).as_millis() as u64;
+            self.wait_until(now + step * GRID_MS).await;
+            step = (step * 2).min(3600 * 5);
+        }
+        self.log.note(self.clock.now(), WORLD, || "drained".into());
+    }
+
+    /// Enables what is disabled; lets what is paused give up.
+    async fn help(&mut self) {
+        let scope = Scope::default();
+        let mapping = self.mappings.get(&scope, "m").expect("a mapping");
+        if !mapping.enabled {
+            self.update(None, Some(true)).await;
+        }
+        if self.cursors().values().any(|c| c.paused.is_some()) {
+            let policy = Policy {
+                on_exhausted: OnExhausted::Discard,
+                max_parked_keys: 1000,
+                ..mapping.policy
+            };
+            self.update(Some(policy), None).await;
+            self.mappings.resume(&scope, "m").await.expect("resumed");
+        }
+    }
+
+    pub(super) fn cursors(&self) -> BTreeMap<ShardId, Cursor> {
+        let stream = self.stream();
+        let found = stream.shards.iter().filter_map(|shard| {
+            Some((shard.id, cursor_of(&self.shell.memory, &self.mapping, shard.id)?))
+        });
+        found.collect()
+    }
+
+    fn is_drained(&self) -> bool {
+        let stream = self.stream();
+        let mut shards = stream.shards.iter();
+        shards.all(|shard| is_done(&self.shell.memory, &self.mapping, shard.id))
+    }
+
+    async fn end(mut self) -> Ended {
+        let span = self.clock.now().since(NOW);
+        self.stop.cancel();
+        if let Err(error) = (&mut self.running).await {
+            self.log.violation(format!("the host ended badly: {error}"));
+        }
+        laws::check(&self).await;
+        Ended {
+            violations: self.log.violations(),
+            log: self.log.lines(),
+            span,
+            invocations: self.handler.seen.lock().unwrap().calls.len(),
+        }
+    }
+}
+
+fn host(
+    shell: &Arc<Shell>,
+    handler: &Arc<Handler>,
+    clock: Clock,
+    defect: Option<Defect>,
+) -> (Mappings, Arc<Functions>) {
+    let store: Arc<dyn Store> = Arc::clone(shell) as _;
+    let sandbox: Arc<dyn Sandbox> = Arc::clone(handler) as _;
+    let functions = Arc::new(Functions::new(store.clone(), sandbox.clone(), clock));
+    let mappings = Mappings::new(store, sandbox, Arc::clone(&functions), clock);
+    if let Some(defect) = defect {
+        mappings.inner.defect.set(defect).expect("set once");
+    }
+    (mappings, functions)
+}
+
+fn start(mappings: &Mappings, stop: &CancellationToken) -> JoinHandle<()> {
+    let (mappings, stop) = (mappings.clone(), stop.clone());
+    tokio::spawn(async move { mappings.run(stop, CancellationToken::new()).await })
+}
+
+async fn create_stream(memory: &Memory, name: &str, shards: u32) {
+    let stream = Stream {
+        id: StreamId(0),
+        scope: Scope::default(),
+        name: name.parse().expect("a name"),
+        created: NOW,
+        active_from: NOW,
+        deleted: None,
+        mode: StreamMode::Provisioned,
+        retention_hours: 24,
+        max_record_size_kib: 1024,
+        tags: BTreeMap::new(),
+        shards: Stream::initial_shards(shards, NOW),
+    };
+    let streams = vec![StreamChange::Create(Box::new(stream))];
+    let made = memory.commit(Tx { streams, ..Tx::default() }).await;
+    made.expect("made");
+}
+
+fn nth_open(stream: &Stream, nth: u32) -> Option<usize> {
+    let open = stream.shards.iter().enumerate();
+    let open: Vec<usize> = open
+        .filter(|(_, s)| s.closed_seconds.is_none())
+        .map(|(at, _)| at)
+        .collect();
+    (open.len() < 8).then(|| open[nth as usize % open.len()])
+}
+
+fn cursor_of(memory: &Memory, mapping: &Mapping, shard: ShardId) -> Option<Cursor> {
+    let found = memory.get(&cursor_key(mapping, shard)).expect("a store")?;
+    serde_json::from_slice(&found.value).ok()
+}
+
+/// Whether a shard is delivered to its end.
+fn is_done(memory: &Memory, mapping: &Mapping, shard: ShardId) -> bool {
+    let key = ShardKey {
+        stream: mapping.stream_id,
+        shard,
+    };
+    let end = *memory.subscribe(key).expect("a shard").borrow();
+    cursor_of(memory, mapping, shard)
+        .is_some_and(|c| c.low().record >= end && c.has_no_parts() && c.window.is_none())
+}
+
+fn parents_done(memory: &Memory, mapping: &Mapping, shard: ShardId) -> bool {
+    let stream = memory.stream_by_id(mapping.stream_id).expect("a stream");
+    let parents = stream.shard(shard).map_or(Vec::new(), |s| s.parents.clone());
+    parents.into_iter().all(|parent| is_done(memory, mapping, parent))
+}
+
+/// So that the constants of a plan are used where they belong.
+const _: () = assert!(NOW.0.is_multiple_of(plan::GRID_MS));
