@@ -174,7 +174,7 @@ impl Handler {
 
     /// How long an attempt takes, so that it ends at an instant that only this shard has.
     fn takes(&self, shard: ShardId, now: UnixMillis, salt: usize) -> Duration {
-        let own = 3 + 5 * (u64::from(shard.0) % 35);
+        let own = 3 + 4 * (u64::from(shard.0) % 30);
         let grids = [0, 0, 1, 2, 0, 5, 0][salt % 7];
         let wait = (own + GRID_MS - now.0 % GRID_MS) % GRID_MS;
         Duration::from_millis(wait + GRID_MS * grids)

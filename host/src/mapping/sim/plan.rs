@@ -2,10 +2,10 @@
 //! with each of them, and what happens to the host meanwhile. Small, so that thousands run in a
 //! minute.
 //!
-//! Instants lie on a grid of [`GRID_MS`]: records are put on it, everything else that a plan does
-//! happens one millisecond before it, and handlers end between, each shard's at an instant of its
-//! own. Waits of the host are multiples of the grid, so no two pollers commit at once, and the order in
-//! which the runtime wakes them, which is not in our hand, changes nothing.
+//! Instants lie on a grid of [`GRID_MS`]: records are put on it, handlers end a few milliseconds
+//! behind it, each shard's at an instant of its own, and every other step of a plan has its own
+//! before the next line. Waits of the host are multiples of the grid, so no two of them meet, and
+//! the order in which the runtime wakes pollers, which is not in our hand, changes nothing.
 //!
 //! A release of parked keys belongs here as one more [`Act`].
 
@@ -19,13 +19,15 @@ use shardmill_core::sandbox::{Carrier, Mode};
 /// Milliseconds that every wait of the host is a multiple of.
 pub(super) const GRID_MS: u64 = 200;
 
+/// Instants of the grid that belong to steps: one each.
+const STEP_SLOTS: u64 = 180;
+
 /// Without an end.
 pub(super) const ALWAYS: u32 = u32::MAX;
 
 /// A scenario.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    pub(super) seed: u64,
     pub(super) shards: u32,
     pub(super) carrier: Carrier,
     pub(super) policy: Policy,
@@ -79,7 +81,7 @@ pub(super) enum FaultKind {
 /// Something that happens.
 #[derive(Clone, Debug)]
 pub(super) struct Step {
-    /// After the beginning, ms.
+    /// After the beginning, ms; leaps of the clock not counted.
     pub(super) at: u64,
     pub(super) act: Act,
 }
@@ -120,7 +122,6 @@ impl Plan {
             _ => Mode::Event,
         };
         let mut plan = Self {
-            seed,
             shards: 1 + dice.roll(3) as u32,
             carrier: Carrier::Packed {
                 mode: carrier,
@@ -160,7 +161,7 @@ impl Plan {
                 self.steps.push(Step { at, act });
             } else {
                 let act = kinds.act(dice, &self.policy);
-                let at = at + GRID_MS - 1;
+                let at = at + STEP_SLOTS + self.steps.len() as u64;
                 self.steps.push(Step { at, act });
                 slot += 1;
             }

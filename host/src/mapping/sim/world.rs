@@ -33,6 +33,10 @@ const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 /// Simulated time that draining may take after the last step.
 const DRAIN_LIMIT: Duration = Duration::from_secs(48 * 3600);
 
+/// Instants of the grid at which draining looks and helps.
+const HELP_SLOT: u64 = 140;
+const HELP_SLOTS: u64 = 40;
+
 /// What came of a run.
 #[derive(Debug)]
 pub(super) struct Ended {
@@ -69,6 +73,8 @@ pub(super) struct World {
     /// Positions below were trimmed.
     pub(super) trimmed: BTreeMap<ShardId, u64>,
     pub(super) functions: Arc<Functions>,
+    /// How far the clock has leapt, ms.
+    leapt: u64,
     defect: Option<Defect>,
     mappings: Mappings,
     running: JoinHandle<()>,
@@ -124,6 +130,7 @@ impl World {
             mapping,
             places: BTreeMap::new(),
             trimmed: BTreeMap::new(),
+            leapt: 0,
             defect,
             mappings,
             functions,
@@ -134,12 +141,10 @@ impl World {
     /// Does what the plan says, then helps until everything is delivered or given up.
     async fn play(&mut self) {
         for step in self.plan.clone().steps.iter() {
-            self.wait_until(step.at).await;
+            self.wait_until(step.at + self.leapt).await;
             self.log.note(self.clock.now(), WORLD, || format!("{:?}", step.act));
             self.act(&step.act).await;
         }
-        let now = self.clock.now().since(NOW).as_millis() as u64;
-        self.wait_until((now / GRID_MS + 2) * GRID_MS - 1).await;
         self.drain().await;
     }
 
@@ -199,7 +204,10 @@ impl World {
                     async { functions.deploy(&scope, "f", Bytes::new(), settings).await.map(|_| ()) };
                 self.or_die(deploy).await;
             }
-            Act::Jump(millis) => tokio::time::advance(Duration::from_millis(*millis)).await,
+            Act::Jump(millis) => {
+                self.leapt += millis;
+                tokio::time::advance(Duration::from_millis(*millis)).await;
+            }
             Act::Trim { shard, percent } => self.trim(*shard, *percent).await,
         }
     }
@@ -337,7 +345,7 @@ impl World {
             self.handler.mended.store(true, SeqCst);
         }
         let began = self.clock.now();
-        let mut step = 5;
+        let (mut step, mut turn) = (5, 0);
         while !self.is_drained() {
             let spent = self.clock.now().since(began);
             if spent > DRAIN_LIMIT {
@@ -346,8 +354,10 @@ impl World {
                 return;
             }
             self.help().await;
+            // An instant of its own for each turn, as for the steps before.
             let now = self.clock.now().since(NOW).as_millis() as u64;
-            self.wait_until(now + step * GRID_MS).await;
+            turn = (turn + 1) % HELP_SLOTS;
+            self.wait_until((now / GRID_MS + step) * GRID_MS + HELP_SLOT + turn).await;
             step = (step * 2).min(3600 * 5);
         }
         self.log.note(self.clock.now(), WORLD, || "drained".into());
