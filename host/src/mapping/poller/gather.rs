@@ -213,6 +213,13 @@ impl Poller {
         closed: bool,
     ) -> Result<UnixMillis, Trouble> {
         let mut wake = FOREVER;
+        if self.lanes.has_parked() {
+            // Before a batch is taken from behind them.
+            self.save_progress().await?;
+            if self.cursor.paused.is_some() {
+                return Ok(wake);
+            }
+        }
         for lane in 0..self.lanes.count() {
             loop {
                 if self.held[lane].is_none() && self.lanes.work(lane) == Work::Idle {

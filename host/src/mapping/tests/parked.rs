@@ -56,6 +56,30 @@ async fn a_parked_key_waits_in_order_while_others_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_is_parked_once_though_the_host_dies_over_the_batch_before_it() {
+    // It was parked ahead of the batch that was gathered before it, and read again after a crash.
+    let mut world = World::new(RECORD, 1).await;
+    world
+        .map(Policy {
+            batching_window: Duration::from_secs(60),
+            ..parking()
+        })
+        .await;
+    world.put([of("a", "trap")]).await;
+    world.start();
+    world.drained().await;
+    world.put([of("b", "ok 1"), of("a", "ok 2")]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    world.running.take().unwrap().abort();
+    let mut second = World::over(world.store.clone(), RECORD, world.clock);
+    second.start();
+    second.drained().await;
+    assert_eq!(second.counter("done"), 1);
+    assert_eq!(second.parked()[0].records, 2);
+    second.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn at_the_bound_of_parked_keys_the_shard_pauses() {
     let mut world = World::new(RECORD, 1).await;
     world

@@ -369,6 +369,12 @@ fn take_each(runs: &mut [Run], block: &Block, from: Position, intake: &mut Intak
         };
         let taken = match sorted {
             Sorted::Drop => true,
+            // The mark has to pass it in the transaction that parks it, or it is read and parked
+            // again: nothing before it may be at work or gathered.
+            Sorted::Park if run.count > 0 || run.work != Work::Idle => {
+                run.full = run.count > 0;
+                false
+            }
             Sorted::Park => {
                 run.parked.push(Slice {
                     block: block.clone(),
