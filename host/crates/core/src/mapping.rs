@@ -32,8 +32,8 @@ pub use next::{AfterFinal, Attempted, Judgement, Next, Rest, after, after_final,
 pub use policy::{BadPolicy, OnExhausted, Policy, Reason, StartingPosition};
 pub use response::{ItemFailures, read_item_failures};
 pub use window::{
-    CLOSING_GRACE, MAX_WINDOW_STATE_BYTES, WindowStep, WindowView, state_in, window_start,
-    window_step,
+    CLOSING_GRACE, MAX_WINDOW_STATE_BYTES, WindowStep, WindowView, state_in, window_end,
+    window_start, window_step,
 };
 
 #[cfg(test)]

@@ -185,6 +185,7 @@ impl Poller {
             let state = state_in(&attempt.report.outcome).unwrap_or_default();
             cursor.window = Some(OpenWindow {
                 start: window.start,
+                end: window.end,
                 ended_early: state.len() > MAX_WINDOW_STATE_BYTES,
                 state,
             });

@@ -7,7 +7,7 @@ use shardmill_core::event::{EMPTY_EVENT_BYTES, EventSource, EventWindow};
 use shardmill_core::limits::MAX_EVENT_BYTES;
 use shardmill_core::mapping::{
     Admission, Intake, Part, Position, Ready, Sorted, Span, WindowStep, WindowView, Work,
-    window_step,
+    window_end, window_step,
 };
 use shardmill_core::{Batch, RecordRef, UnixMillis};
 use uuid::Uuid;
@@ -303,7 +303,11 @@ impl Poller {
         let at_end = met || (closed && next >= end);
         let mut window = None;
         let mut window_end = FOREVER;
-        if let Some(length) = self.mapping.policy.window() {
+        if self.cursor.window.is_some() && self.window_length().is_none() {
+            // The mapping has no windows any more.
+            return Ok(Ok(Some(self.final_job(lane))));
+        }
+        if let Some(length) = self.window_length() {
             let view = WindowView {
                 open: self.cursor.window.as_ref(),
                 closed_to: self.cursor.windows_closed_to,
@@ -316,8 +320,9 @@ impl Poller {
                 WindowStep::CloseAt(at) => window_end = at,
                 WindowStep::Close => return Ok(Due::now(self.final_job(lane))),
                 WindowStep::Records(start) => {
-                    window = Some(self.event_window(start, false));
-                    window_end = start.plus(length);
+                    let event = self.event_window(start, false);
+                    window_end = event.end;
+                    window = Some(event);
                 }
             }
         }
@@ -369,7 +374,7 @@ impl Poller {
         };
         let mut job = Job::new(part, read.batch);
         (job.lost, job.parked) = (read.lost, read.parked);
-        if self.mapping.policy.window().is_some() {
+        if self.window_length().is_some() {
             let first = job.batch.get(0).map(|r| r.arrival);
             let start = first.map(|first| self.window_of(first));
             job.window = start.map(|start| self.event_window(start, false));
@@ -394,6 +399,13 @@ impl Poller {
         Some(self.event_window(open.start, true))
     }
 
+    /// The length of the mapping's windows. None for lanes that are still to meet: they deliver
+    /// what was begun before there were windows.
+    fn window_length(&self) -> Option<Duration> {
+        let length = self.mapping.policy.window();
+        length.filter(|_| self.cursor.lanes.len() == 1)
+    }
+
     fn window_of(&self, arrival: UnixMillis) -> UnixMillis {
         match &self.cursor.window {
             Some(open) => open.start,
@@ -409,7 +421,10 @@ impl Poller {
         let open = self.cursor.window.as_ref().filter(|w| w.start == start);
         EventWindow {
             start,
-            end: start.plus(self.mapping.policy.tumbling_window),
+            end: match open {
+                Some(open) => open.end,
+                None => window_end(start, self.mapping.policy.tumbling_window),
+            },
             state: open.map_or_else(|| "{}".into(), |w| w.state.clone()),
             is_final,
             ended_early: open.is_some_and(|w| w.ended_early),
@@ -428,9 +443,7 @@ impl Poller {
             return Ok(expiry);
         }
         let arrival = match &self.cursor.window {
-            Some(open) if part.span.is_empty() => {
-                Some(open.start.plus(self.mapping.policy.tumbling_window))
-            }
+            Some(open) if part.span.is_empty() => Some(open.end),
             _ => self
                 .source
                 .read(from, 1)

@@ -148,3 +148,48 @@ async fn an_answer_without_state_is_a_function_error() {
     assert_eq!(world.cursor().window, None, "no window opened");
     world.finish().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_window_that_is_open_is_closed_when_the_mapping_has_no_windows_any_more() {
+    // It stayed open, and the end of its shard was never reached. Lanes were made beside it, which
+    // all went on with its state.
+    let mut world = World::new(RECORD, 1).await;
+    world.map(windows(2)).await;
+    world.start();
+    let (start, left) = window_now(&world);
+    world.put_all(["ok 1", "ok 2"]).await;
+    world.until(async |w| w.counter("done") == 2).await;
+    for lanes in [3, 1] {
+        let policy = Policy {
+            parallelization_factor: lanes,
+            tumbling_window: if lanes == 1 { MINUTE } else { Duration::ZERO },
+            ..windows(2)
+        };
+        let update = UpdateMapping {
+            policy: Some(policy),
+            ..UpdateMapping::default()
+        };
+        world
+            .mappings
+            .update(&Scope::default(), "m", update)
+            .await
+            .unwrap();
+        world.until(async |w| w.cursor().window.is_none()).await;
+        world.put_all(["ok 3"]).await;
+        world.drained().await;
+        assert_eq!(world.cursor().lanes.len(), lanes as usize);
+    }
+    let seen = world.script.windows.lock().unwrap().clone();
+    let calls: Vec<(u64, &str, u32)> = seen
+        .iter()
+        .map(|(at, state, flags, _)| (at.0.saturating_sub(start.0), state.as_str(), *flags))
+        .collect();
+    // A record that comes after its window was closed goes into the next one.
+    assert!(left > Duration::from_secs(10), "{left:?}");
+    assert_eq!(
+        calls[..3],
+        [(0, "{}", 0), (0, "2", 1), (60_000, "{}", 0)],
+        "{calls:?}"
+    );
+    world.finish().await;
+}

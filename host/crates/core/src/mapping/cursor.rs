@@ -127,6 +127,9 @@ impl Lane {
 pub struct OpenWindow {
     /// Where it begins, on the grid of the mapping's windows.
     pub start: UnixMillis,
+    /// Where it ends, exclusive, whatever the mapping's windows are by then.
+    #[serde(default)]
+    pub end: UnixMillis,
     /// The state that the last invocation returned, JSON.
     pub state: String,
     /// Whether the state has grown too large, so that the window ends before its time.
@@ -180,13 +183,14 @@ impl Cursor {
     }
 
     /// Gives the shard `count` lanes if all lanes have met, which is when the records before
-    /// [`Cursor::high`] are done. Says whether there are `count` now.
+    /// [`Cursor::high`] are done, and no window is open, whose state only one lane can have. Says
+    /// whether there are `count` now.
     pub fn relane(&mut self, count: usize) -> bool {
         if self.lanes.len() == count {
             return true;
         }
         let high = self.high();
-        if self.low() != high || !self.has_no_parts() {
+        if self.low() != high || !self.has_no_parts() || self.window.is_some() {
             return false;
         }
         self.lanes = vec![Lane::at(high); count];
@@ -270,6 +274,14 @@ mod tests {
         cursor.lanes[0].parts.push(part(3, 4));
         assert!(!cursor.relane(3), "a part waits");
         cursor.lanes[0].parts.clear();
+        cursor.window = Some(OpenWindow {
+            start: UnixMillis(0),
+            end: UnixMillis(1000),
+            state: "{}".into(),
+            ended_early: false,
+        });
+        assert!(!cursor.relane(3), "a window is open");
+        cursor.window = None;
         assert!(cursor.relane(3));
         assert_eq!(cursor.lanes, vec![Lane::at(Position::of(7)); 3]);
     }

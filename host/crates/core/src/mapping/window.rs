@@ -41,6 +41,13 @@ pub fn window_start(arrival: UnixMillis, length: Duration, closed_to: UnixMillis
     UnixMillis(arrival.0 - arrival.0 % length).max(closed_to)
 }
 
+/// The end, exclusive, of the window of `length` that begins at `start`: where the grid goes on,
+/// for a window too that begins late because one of another length was closed there.
+pub fn window_end(start: UnixMillis, length: Duration) -> UnixMillis {
+    let length = (length.as_millis() as u64).max(1);
+    UnixMillis(start.0 - start.0 % length + length)
+}
+
 /// What is known of a shard when the next step of its windows is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct WindowView<'a> {
@@ -65,11 +72,11 @@ pub fn window_step(view: WindowView<'_>, now: UnixMillis) -> WindowStep {
         (None, None) => WindowStep::Idle,
         (None, Some(start)) => WindowStep::Records(start),
         (Some(open), _) if open.ended_early => WindowStep::Close,
-        (Some(open), Some(start)) if start > open.start => WindowStep::Close,
+        (Some(open), Some(_)) if view.first >= Some(open.end) => WindowStep::Close,
         (Some(open), Some(_)) => WindowStep::Records(open.start),
         (Some(_), None) if view.at_end => WindowStep::Close,
         (Some(open), None) => {
-            let due = open.start.plus(view.length).plus(CLOSING_GRACE);
+            let due = open.end.plus(CLOSING_GRACE);
             if now >= due {
                 WindowStep::Close
             } else {
@@ -107,6 +114,7 @@ mod tests {
     fn open(start: u64) -> OpenWindow {
         OpenWindow {
             start: UnixMillis(start),
+            end: UnixMillis(start).plus(LENGTH),
             state: "{}".into(),
             ended_early: false,
         }
@@ -123,6 +131,10 @@ mod tests {
         ] {
             let got = window_start(UnixMillis(arrival), LENGTH, UnixMillis(closed_to));
             assert_eq!(got, UnixMillis(start), "arrival {arrival}");
+        }
+        for (start, end) in [(0, 120_000), (120_000, 240_000), (130_000, 240_000)] {
+            let got = window_end(UnixMillis(start), LENGTH);
+            assert_eq!(got, UnixMillis(end), "start {start}");
         }
     }
 
