@@ -13,8 +13,8 @@ mod plan;
 mod store;
 mod world;
 
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use shardmill_core::mapping::Policy;
@@ -92,7 +92,11 @@ fn show(seed: u64) {
     println!("{:?}\n{:?}", plan.policy, plan.carrier);
     let ended = run(plan, None, true);
     println!("{}", ended.log.join("\n"));
-    assert!(ended.violations.is_empty(), "seed {seed}:\n{}", ended.violations.join("\n"));
+    assert!(
+        ended.violations.is_empty(),
+        "seed {seed}:\n{}",
+        ended.violations.join("\n")
+    );
 }
 
 #[test]
@@ -110,7 +114,9 @@ fn a_seed_gives_the_same_log_each_time() {
 fn every_planted_defect_is_found() {
     for defect in Defect::ALL {
         let found = search(0..SEEDS, Some(defect), 1);
-        let (seed, ended) = found.first().unwrap_or_else(|| panic!("{defect:?} was not found"));
+        let (seed, ended) = found
+            .first()
+            .unwrap_or_else(|| panic!("{defect:?} was not found"));
         println!("{defect:?}: seed {seed}: {}", ended.violations[0]);
     }
 }
@@ -140,13 +146,19 @@ fn a_day_of_retries_takes_milliseconds() {
         }],
         ..Plan::of(0)
     };
-    #[expect(clippy::disallowed_methods, reason = "the time that simulating takes is what is measured")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the time that simulating takes is what is measured"
+    )]
     let began = std::time::Instant::now();
     let ended = run(plan, None, false);
     let took = began.elapsed();
     let (span, invocations) = (ended.span, ended.invocations);
     println!("{span:?} simulated in {took:?}, {invocations} invocations");
     assert!(ended.violations.is_empty(), "{:?}", ended.violations);
-    assert!(span >= day && invocations > 1_400, "{span:?}, {invocations} invocations");
+    assert!(
+        span >= day && invocations > 1_400,
+        "{span:?}, {invocations} invocations"
+    );
     assert!(took < Duration::from_secs(5), "{took:?}");
 }

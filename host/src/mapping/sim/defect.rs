@@ -50,13 +50,17 @@ impl Inner {
             return tx;
         }
         let early = Tx {
-            writes: tx.writes.iter().filter(|(key, _)| key == cursor).cloned().collect(),
+            writes: tx
+                .writes
+                .iter()
+                .filter(|(key, _)| key == cursor)
+                .cloned()
+                .collect(),
             ..Tx::default()
         };
         self.store.commit(early).await.ok();
         let mut rest = tx;
-        let is_cursor =
-            |e: &Expect| matches!(e, Expect::Revision(key, _) if key == cursor);
+        let is_cursor = |e: &Expect| matches!(e, Expect::Revision(key, _) if key == cursor);
         rest.expect.retain(|e| !is_cursor(e));
         rest
     }

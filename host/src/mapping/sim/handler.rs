@@ -95,7 +95,10 @@ impl Sandbox for Handler {
     fn invoke(&self, invocation: Invocation) -> BoxFuture<'_, Report> {
         let Some(shard) = ShardId::parse_lenient(&invocation.context.shard) else {
             // The dry run of a deploy.
-            return Box::pin(std::future::ready(report(ok(String::new()), Effects::default())));
+            return Box::pin(std::future::ready(report(
+                ok(String::new()),
+                Effects::default(),
+            )));
         };
         let (report, takes) = self.run(shard, &invocation);
         Box::pin(async move {
@@ -275,7 +278,10 @@ impl Attempt<'_> {
             record: hint.then_some(at),
         };
         let record = counts.then(|| records[index].number);
-        (report(Outcome::Failed(failure), effects), CallEnd::Failed(record))
+        (
+            report(Outcome::Failed(failure), effects),
+            CallEnd::Failed(record),
+        )
     }
 
     fn answer(
@@ -285,7 +291,10 @@ impl Attempt<'_> {
         broken: Option<FaultKind>,
     ) -> (Report, CallEnd) {
         let mut effects = std::mem::take(&mut self.effects);
-        let done = named.iter().min().map_or(records.len(), |low| *low as usize);
+        let done = named
+            .iter()
+            .min()
+            .map_or(records.len(), |low| *low as usize);
         let state = match (self.window, broken) {
             (Some(window), None | Some(FaultKind::Malformed)) => {
                 let new = records[..done].iter().map(|r| r.number);
@@ -294,7 +303,11 @@ impl Attempt<'_> {
             }
             _ => None,
         };
-        let mut ended = if named.is_empty() { CallEnd::Done } else { CallEnd::Partial };
+        let mut ended = if named.is_empty() {
+            CallEnd::Done
+        } else {
+            CallEnd::Partial
+        };
         if broken.is_some() {
             ended = CallEnd::Failed(None);
         }
@@ -361,7 +374,9 @@ impl Attempt<'_> {
                 revision: found.as_ref().map(|f| f.1),
                 first_record: at,
             });
-            let text = found.map_or(String::new(), |f| String::from_utf8_lossy(&f.0).into_owned());
+            let text = found.map_or(String::new(), |f| {
+                String::from_utf8_lossy(&f.0).into_owned()
+            });
             self.lists.insert(key.into(), text);
         }
         let list = self.lists.get_mut(key).expect("it was put there");
@@ -395,7 +410,9 @@ impl Attempt<'_> {
     fn count(&mut self, name: String, tag: Tag) {
         let name = name.into();
         let amount = 1;
-        self.effects.counters.push((tag, CounterAdd { name, amount }));
+        self.effects
+            .counters
+            .push((tag, CounterAdd { name, amount }));
     }
 }
 
@@ -417,7 +434,10 @@ impl Window {
         Some(Self {
             start: context.window.0,
             is_final: context.flags & 1 == 1,
-            list: list.filter_map(|n| n.as_u64()).map(|n| n as usize).collect(),
+            list: list
+                .filter_map(|n| n.as_u64())
+                .map(|n| n as usize)
+                .collect(),
         })
     }
 }

@@ -38,7 +38,7 @@ pub(super) async fn check(world: &World) {
     facts.ages_are_the_records_own();
     facts.windows_are_closed_once_and_whole();
     facts.request_ids_stand_for_their_batch();
-    if world.plan.is_calm() {
+    if world.plan.is_calm() && !world.was_paused {
         facts.unchanged_batches_keep_their_request_id();
         facts.budgets_are_used_up_and_not_exceeded();
     }
@@ -160,7 +160,8 @@ impl<'a> Facts<'a> {
     /// Records that are done and have such an effect, in order.
     fn wanted(&self, has: impl Fn(&super::plan::Planned) -> bool) -> Vec<usize> {
         let all = self.world.places.keys().copied();
-        all.filter(|n| has(&self.plan.records[*n]) && self.is_done(*n)).collect()
+        all.filter(|n| has(&self.plan.records[*n]) && self.is_done(*n))
+            .collect()
     }
 
     /// Delivered effects of a key are in the order in which its records were put, through splits
@@ -174,7 +175,9 @@ impl<'a> Facts<'a> {
             for (what, numbers) in [("delivered", listed), ("parked", parked)] {
                 for (shard, numbers) in self.orders(numbers) {
                     if !numbers.is_sorted() {
-                        self.broken(format!("{key} was {what} out of order: {numbers:?} {shard:?}"));
+                        self.broken(format!(
+                            "{key} was {what} out of order: {numbers:?} {shard:?}"
+                        ));
                     }
                 }
             }
@@ -184,7 +187,9 @@ impl<'a> Facts<'a> {
             for (shard, done) in self.orders(&done) {
                 let first = parked.get(&shard).and_then(|numbers| numbers.iter().min());
                 if first.is_some_and(|first| done.iter().any(|n| n > first)) {
-                    self.broken(format!("{key}: {done:?} are done, {first:?} is parked, {shard:?}"));
+                    self.broken(format!(
+                        "{key}: {done:?} are done, {first:?} is parked, {shard:?}"
+                    ));
                 }
             }
         }
@@ -224,12 +229,21 @@ impl<'a> Facts<'a> {
         let mut closed = BTreeMap::new();
         let mut told = Vec::new();
         for name in self.counters.keys() {
-            let Some(window) = name.strip_prefix("W|") else { continue };
+            let Some(window) = name.strip_prefix("W|") else {
+                continue;
+            };
             let mut parts = window.split('|');
             let id = (parts.next(), parts.next());
-            let list: Vec<usize> = parts.next().into_iter().flat_map(|l| l.split(',')).filter_map(|n| n.parse().ok()).collect();
+            let list: Vec<usize> = parts
+                .next()
+                .into_iter()
+                .flat_map(|l| l.split(','))
+                .filter_map(|n| n.parse().ok())
+                .collect();
             if let Some(before) = closed.insert(id, list.clone()) {
-                self.broken(format!("window {id:?} was closed with {before:?} and {list:?}"));
+                self.broken(format!(
+                    "window {id:?} was closed with {before:?} and {list:?}"
+                ));
             }
             if !list.is_sorted() {
                 self.broken(format!("window {id:?} was closed with {list:?}"));
@@ -246,7 +260,9 @@ impl<'a> Facts<'a> {
             false => told == inside,
         };
         if !whole {
-            self.broken(format!("windows were closed with {told:?}, done in them: {inside:?}"));
+            self.broken(format!(
+                "windows were closed with {told:?}, done in them: {inside:?}"
+            ));
         }
     }
 
@@ -268,7 +284,10 @@ impl<'a> Facts<'a> {
                 let gone = |n: &&usize| !call.records.contains(n);
                 let trimmed = |n: &usize| {
                     let place = &self.world.places[n];
-                    self.world.trimmed.get(&place.shard).is_some_and(|t| place.first < *t)
+                    self.world
+                        .trimmed
+                        .get(&place.shard)
+                        .is_some_and(|t| place.first < *t)
                 };
                 let missing: Vec<_> = before.records.iter().filter(gone).collect();
                 let shrunk = missing.iter().all(|n| may_go.contains(*n) || trimmed(n));
@@ -289,7 +308,9 @@ impl<'a> Facts<'a> {
                 && before.request_id != call.request_id
             {
                 let records = &call.records;
-                self.broken(format!("{records:?} were tried again under another request id"));
+                self.broken(format!(
+                    "{records:?} were tried again under another request id"
+                ));
             }
         }
     }
@@ -307,10 +328,17 @@ impl<'a> Facts<'a> {
             return;
         }
         let record_mode = self.plan.policy.window().is_none()
-            && matches!(self.plan.carrier, Carrier::Packed { mode: Mode::Record, .. });
-        let exhausted = self.failures.iter().filter(|(entry, _)| {
-            entry.reason == Reason::RetryAttemptsExhausted
-        });
+            && matches!(
+                self.plan.carrier,
+                Carrier::Packed {
+                    mode: Mode::Record,
+                    ..
+                }
+            );
+        let exhausted = self
+            .failures
+            .iter()
+            .filter(|(entry, _)| entry.reason == Reason::RetryAttemptsExhausted);
         if record_mode {
             let unnamed = [FaultKind::Hidden, FaultKind::Malformed];
             let mut faults = self.plan.records.iter().filter_map(|r| r.fault);
@@ -319,7 +347,9 @@ impl<'a> Facts<'a> {
             }
             let tries = |n: usize| {
                 let calls = self.calls.iter();
-                calls.filter(|call| call.ended == CallEnd::Failed(Some(n))).count()
+                calls
+                    .filter(|call| call.ended == CallEnd::Failed(Some(n)))
+                    .count()
             };
             let given_up: Vec<usize> = exhausted.flat_map(|(_, batch)| numbers_of(batch)).collect();
             for number in self.world.places.keys().copied() {
@@ -332,18 +362,26 @@ impl<'a> Facts<'a> {
         }
         for (entry, _) in exhausted {
             let failed = |call: &&Call| matches!(call.ended, CallEnd::Failed(_) | CallEnd::Partial);
-            let calls = self.calls.iter().filter(|call| call.request_id == entry.request_id);
+            let calls = self
+                .calls
+                .iter()
+                .filter(|call| call.request_id == entry.request_id);
             let tries = calls.filter(failed).count();
             if tries != budget {
                 let first = entry.first_sequence_number;
-                self.broken(format!("the batch at {first:?} had {tries} attempts of {budget}"));
+                self.broken(format!(
+                    "the batch at {first:?} had {tries} attempts of {budget}"
+                ));
             }
         }
     }
 }
 
 fn numbers_of(batch: &Batch) -> Vec<usize> {
-    batch.iter().map(|record| number_of(record.parts.data)).collect()
+    batch
+        .iter()
+        .map(|record| number_of(record.parts.data))
+        .collect()
 }
 
 async fn failures(world: &World) -> Vec<(FailureEntry, Batch)> {
@@ -357,7 +395,10 @@ async fn failures(world: &World) -> Vec<(FailureEntry, Batch)> {
     let filter = FailureFilter::default();
     let mut all = Vec::new();
     for entry in failures.list(&scope, &filter).expect("entries") {
-        let batch = failures.payload(&scope, &entry.id).await.expect("a payload");
+        let batch = failures
+            .payload(&scope, &entry.id)
+            .await
+            .expect("a payload");
         all.push((entry, batch));
     }
     all

@@ -38,17 +38,27 @@ impl Log {
 
     /// Notes that a law was broken.
     pub(super) fn violation(&self, text: String) {
-        let mut all = self.violations.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self
+            .violations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         all.push(text);
     }
 
     pub(super) fn violations(&self) -> Vec<String> {
-        self.violations.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.violations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The lines, in order.
     pub(super) fn lines(&self) -> Vec<String> {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut lines = self
+            .lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         lines.sort_by_key(|(at, shard, _)| (*at, *shard));
         let lines = lines.into_iter().map(|(at, shard, text)| {
             let who = match shard {

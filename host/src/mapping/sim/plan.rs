@@ -95,7 +95,10 @@ pub(super) enum Act {
     Merge(u32),
     /// The host dies at its n-th commit from now on: before it is done, or after it is done and
     /// before anybody hears of it.
-    Crash { commits: u32, after: bool },
+    Crash {
+        commits: u32,
+        after: bool,
+    },
     /// The store refuses the next commits.
     Refuse(u32),
     /// The sandbox has no room for the next attempts of each shard.
@@ -108,7 +111,10 @@ pub(super) enum Act {
     /// The clock leaps, ms.
     Jump(u64),
     /// Drops the older part of the n-th shard, in percent.
-    Trim { shard: u32, percent: u32 },
+    Trim {
+        shard: u32,
+        percent: u32,
+    },
 }
 
 impl Plan {
@@ -238,7 +244,11 @@ fn policy(dice: &mut Dice) -> Policy {
         bisect_batch_on_function_error: dice.percent(50),
         report_batch_item_failures: dice.percent(60),
         on_exhausted: on_exhausted(dice),
-        circuit_breaker: if dice.percent(12) { 1 + dice.roll(3) as u32 } else { 0 },
+        circuit_breaker: if dice.percent(12) {
+            1 + dice.roll(3) as u32
+        } else {
+            0
+        },
         ..Policy::aws()
     };
     if dice.percent(8) {

@@ -73,6 +73,8 @@ pub(super) struct World {
     /// Positions below were trimmed.
     pub(super) trimmed: BTreeMap<ShardId, u64>,
     pub(super) functions: Arc<Functions>,
+    /// Whether a shard stood still, so that attempts were counted anew.
+    pub(super) was_paused: bool,
     /// How far the clock has leapt, ms.
     leapt: u64,
     defect: Option<Defect>,
@@ -100,14 +102,19 @@ impl World {
             clock,
             parents_done: Box::new(move |shard| {
                 let mapping = mapped.lock().unwrap();
-                mapping.as_ref().is_none_or(|m| parents_done(&memory, m, shard))
+                mapping
+                    .as_ref()
+                    .is_none_or(|m| parents_done(&memory, m, shard))
             }),
             mended: false.into(),
             seen: Mutex::new(Seen::default()),
         });
         let (mappings, functions) = host(&shell, &handler, clock, defect);
         let (scope, settings) = (Scope::default(), FunctionSettings::default());
-        functions.deploy(&scope, "f", Bytes::new(), settings).await.expect("deployed");
+        functions
+            .deploy(&scope, "f", Bytes::new(), settings)
+            .await
+            .expect("deployed");
         let request = CreateMapping {
             name: Some("m".into()),
             stream: "in".parse().expect("a name"),
@@ -130,6 +137,7 @@ impl World {
             mapping,
             places: BTreeMap::new(),
             trimmed: BTreeMap::new(),
+            was_paused: false,
             leapt: 0,
             defect,
             mappings,
@@ -142,7 +150,8 @@ impl World {
     async fn play(&mut self) {
         for step in self.plan.clone().steps.iter() {
             self.wait_until(step.at + self.leapt).await;
-            self.log.note(self.clock.now(), WORLD, || format!("{:?}", step.act));
+            self.log
+                .note(self.clock.now(), WORLD, || format!("{:?}", step.act));
             self.act(&step.act).await;
         }
         self.drain().await;
@@ -162,12 +171,12 @@ impl World {
     }
 
     async fn restart(&mut self) {
-        self.log.note(self.clock.now(), WORLD, || "the host died".into());
+        self.log
+            .note(self.clock.now(), WORLD, || "the host died".into());
         self.running.abort();
         (&mut self.running).await.ok();
         *self.shell.died.lock().unwrap() = CancellationToken::new();
-        (self.mappings, self.functions) =
-            host(&self.shell, &self.handler, self.clock, self.defect);
+        (self.mappings, self.functions) = host(&self.shell, &self.handler, self.clock, self.defect);
         self.running = start(&self.mappings, &self.stop);
     }
 
@@ -192,16 +201,23 @@ impl World {
             Act::Enable => self.update(None, Some(true)).await,
             Act::Resume => {
                 let mappings = self.mappings.clone();
-                self.or_die(async { mappings.resume(&scope, "m").await.map(|_| ()) }).await;
+                self.or_die(async { mappings.resume(&scope, "m").await.map(|_| ()) })
+                    .await;
             }
             Act::Deploy => {
                 let functions = Arc::clone(&self.functions);
                 self.handler.seen.lock().unwrap().version += 1;
                 let version = self.handler.seen.lock().unwrap().version;
                 let mut settings = FunctionSettings::default();
-                settings.environment.insert("VERSION".into(), version.to_string());
-                let deploy =
-                    async { functions.deploy(&scope, "f", Bytes::new(), settings).await.map(|_| ()) };
+                settings
+                    .environment
+                    .insert("VERSION".into(), version.to_string());
+                let deploy = async {
+                    functions
+                        .deploy(&scope, "f", Bytes::new(), settings)
+                        .await
+                        .map(|_| ())
+                };
                 self.or_die(deploy).await;
             }
             Act::Jump(millis) => {
@@ -239,7 +255,8 @@ impl World {
             ..UpdateMapping::default()
         };
         let scope = Scope::default();
-        self.or_die(async { mappings.update(&scope, "m", change).await.map(|_| ()) }).await;
+        self.or_die(async { mappings.update(&scope, "m", change).await.map(|_| ()) })
+            .await;
     }
 
     pub(super) fn stream(&self) -> Arc<Stream> {
@@ -265,11 +282,21 @@ impl World {
             records,
         };
         let appends = vec![append];
-        let put = self.shell.memory.commit(Tx { appends, ..Tx::default() }).await;
+        let put = self
+            .shell
+            .memory
+            .commit(Tx {
+                appends,
+                ..Tx::default()
+            })
+            .await;
         for (number, place) in numbers.zip(put.expect("put").appended) {
             self.log.note(self.clock.now(), WORLD, || {
                 let Appended { shard, first, .. } = place;
-                format!("record {number} is {first} of {shard}: {:?}", self.plan.records[number])
+                format!(
+                    "record {number} is {first} of {shard}: {:?}",
+                    self.plan.records[number]
+                )
             });
             self.places.insert(number, place);
         }
@@ -277,7 +304,9 @@ impl World {
 
     async fn split(&mut self, nth: u32) {
         let mut stream = (*self.stream()).clone();
-        let Some(parent) = nth_open(&stream, nth) else { return };
+        let Some(parent) = nth_open(&stream, nth) else {
+            return;
+        };
         let Shard { id, range, .. } = stream.shards[parent];
         let middle = HashKey(range.start.0 + (range.end.0 - range.start.0) / 2);
         let ranges = [(range.start, middle), (HashKey(middle.0 + 1), range.end)];
@@ -291,13 +320,20 @@ impl World {
 
     async fn merge(&mut self, nth: u32) {
         let mut stream = (*self.stream()).clone();
-        let Some(one) = nth_open(&stream, nth) else { return };
+        let Some(one) = nth_open(&stream, nth) else {
+            return;
+        };
         let range = stream.shards[one].range;
         let open = |s: &Shard| s.closed_seconds.is_none();
         let next = |s: &Shard| open(s) && s.range.start.0.checked_sub(1) == Some(range.end.0);
-        let Some(other) = stream.shards.iter().position(next) else { return };
+        let Some(other) = stream.shards.iter().position(next) else {
+            return;
+        };
         let parents = vec![stream.shards[one].id, stream.shards[other].id];
-        let range = HashKeyRange { end: stream.shards[other].range.end, ..range };
+        let range = HashKeyRange {
+            end: stream.shards[other].range.end,
+            ..range
+        };
         self.close(&mut stream, &[one, other]);
         self.add_shard(&mut stream, range, parents);
         self.change(stream).await;
@@ -321,7 +357,14 @@ impl World {
 
     async fn change(&self, stream: Stream) {
         let streams = vec![StreamChange::Update(Box::new(stream))];
-        let changed = self.shell.memory.commit(Tx { streams, ..Tx::default() }).await;
+        let changed = self
+            .shell
+            .memory
+            .commit(Tx {
+                streams,
+                ..Tx::default()
+            })
+            .await;
         changed.expect("changed");
     }
 
@@ -333,7 +376,13 @@ impl World {
         let end = memory.seek(key, Seek::Latest).await.expect("a shard");
         let before = 1 + (end - 1) * u64::from(percent) / 100;
         let trims = vec![Trim { shard: key, before }];
-        memory.commit(Tx { trims, ..Tx::default() }).await.expect("trimmed");
+        memory
+            .commit(Tx {
+                trims,
+                ..Tx::default()
+            })
+            .await
+            .expect("trimmed");
         let trimmed = self.trimmed.entry(shard).or_default();
         *trimmed = before.max(*trimmed);
     }
@@ -343,6 +392,9 @@ impl World {
         self.handler.seen.lock().unwrap().throttles.clear();
         if self.plan.needs_mending() {
             self.handler.mended.store(true, SeqCst);
+            if !self.plan.has_target {
+                create_stream(&self.shell.memory, "out", 1).await;
+            }
         }
         let began = self.clock.now();
         let (mut step, mut turn) = (5, 0);
@@ -357,7 +409,8 @@ impl World {
             // An instant of its own for each turn, as for the steps before.
             let now = self.clock.now().since(NOW).as_millis() as u64;
             turn = (turn + 1) % HELP_SLOTS;
-            self.wait_until((now / GRID_MS + step) * GRID_MS + HELP_SLOT + turn).await;
+            self.wait_until((now / GRID_MS + step) * GRID_MS + HELP_SLOT + turn)
+                .await;
             step = (step * 2).min(3600 * 5);
         }
         self.log.note(self.clock.now(), WORLD, || "drained".into());
@@ -371,6 +424,7 @@ impl World {
             self.update(None, Some(true)).await;
         }
         if self.cursors().values().any(|c| c.paused.is_some()) {
+            self.was_paused = true;
             let policy = Policy {
                 on_exhausted: OnExhausted::Discard,
                 max_parked_keys: 1000,
@@ -384,7 +438,10 @@ impl World {
     pub(super) fn cursors(&self) -> BTreeMap<ShardId, Cursor> {
         let stream = self.stream();
         let found = stream.shards.iter().filter_map(|shard| {
-            Some((shard.id, cursor_of(&self.shell.memory, &self.mapping, shard.id)?))
+            Some((
+                shard.id,
+                cursor_of(&self.shell.memory, &self.mapping, shard.id)?,
+            ))
         });
         found.collect()
     }
@@ -447,7 +504,12 @@ async fn create_stream(memory: &Memory, name: &str, shards: u32) {
         shards: Stream::initial_shards(shards, NOW),
     };
     let streams = vec![StreamChange::Create(Box::new(stream))];
-    let made = memory.commit(Tx { streams, ..Tx::default() }).await;
+    let made = memory
+        .commit(Tx {
+            streams,
+            ..Tx::default()
+        })
+        .await;
     made.expect("made");
 }
 
@@ -478,8 +540,12 @@ fn is_done(memory: &Memory, mapping: &Mapping, shard: ShardId) -> bool {
 
 fn parents_done(memory: &Memory, mapping: &Mapping, shard: ShardId) -> bool {
     let stream = memory.stream_by_id(mapping.stream_id).expect("a stream");
-    let parents = stream.shard(shard).map_or(Vec::new(), |s| s.parents.clone());
-    parents.into_iter().all(|parent| is_done(memory, mapping, parent))
+    let parents = stream
+        .shard(shard)
+        .map_or(Vec::new(), |s| s.parents.clone());
+    parents
+        .into_iter()
+        .all(|parent| is_done(memory, mapping, parent))
 }
 
 /// So that the constants of a plan are used where they belong.
