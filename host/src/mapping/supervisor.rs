@@ -56,6 +56,8 @@ struct Supervisor {
     tasks: JoinSet<(WorkerId, End)>,
     /// Shards that are read to their end, by mapping and its epoch, so that nobody looks again.
     finished: BTreeSet<(String, u64, ShardId)>,
+    /// Whether a shard has no cursor because none could be made.
+    lacks_cursor: bool,
 }
 
 pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken, kill: CancellationToken) {
@@ -67,6 +69,7 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken, kill: Cancel
         running: BTreeMap::new(),
         tasks: JoinSet::new(),
         finished: BTreeSet::new(),
+        lacks_cursor: false,
     };
     while !stop.is_cancelled() {
         mappings.borrow_and_update();
@@ -79,7 +82,7 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken, kill: Cancel
             biased;
             () = stop.cancelled() => {}
             Some(ended) = supervisor.tasks.join_next() => supervisor.ended(ended),
-            () = tokio::time::sleep(RETRY), if reconciled.is_err() => {}
+            () = tokio::time::sleep(RETRY), if reconciled.is_err() || supervisor.lacks_cursor => {}
             changed = mappings.changed() => if changed.is_err() { break },
             changed = streams.changed() => if changed.is_err() { break },
         }
@@ -97,6 +100,7 @@ impl Supervisor {
     async fn reconcile(&mut self) -> Result<(), ReadError> {
         let stored = self.inner.stored(&Key::table_prefix(Table::Mapping))?;
         let mut wanted = BTreeMap::new();
+        self.lacks_cursor = false;
         for mapping in &stored {
             let mapping = Arc::new(mapping.clone());
             if !mapping.enabled || mapping.deleting {
@@ -182,7 +186,7 @@ impl Supervisor {
                     self.finished.insert(id);
                 }
                 Progress::Open => startable.push(shard),
-                Progress::Unknown => {}
+                Progress::Unknown => self.lacks_cursor = true,
             }
         }
         Ok(startable)
