@@ -13,10 +13,10 @@ mod parked;
 mod poller;
 mod release;
 mod resource;
-mod source;
-mod supervisor;
 #[cfg(test)]
 mod sim;
+mod source;
+mod supervisor;
 #[cfg(test)]
 mod tests;
 mod view;

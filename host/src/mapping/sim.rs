@@ -11,6 +11,7 @@ mod laws;
 mod log;
 mod plan;
 mod store;
+mod truth;
 mod world;
 
 use std::sync::Mutex;

@@ -16,6 +16,7 @@ use shardmill_core::{ShardId, UnixMillis};
 
 use super::log::Log;
 use super::plan::{Fault, FaultKind, GRID_MS, Plan};
+use super::truth::Truth;
 use crate::clock::Clock;
 
 /// Name of the keyed state that holds the numbers of a key's records.
@@ -49,8 +50,7 @@ pub(super) struct Handler {
     pub(super) plan: Arc<Plan>,
     pub(super) log: Arc<Log>,
     pub(super) clock: Clock,
-    /// Whether parents of a shard are done.
-    pub(super) parents_done: Box<dyn Fn(ShardId) -> bool + Send + Sync>,
+    pub(super) truth: Truth,
     /// Nothing fails any more.
     pub(super) mended: AtomicBool,
     pub(super) seen: Mutex<Seen>,
@@ -158,7 +158,7 @@ impl Handler {
     }
 
     fn check(&self, shard: ShardId, records: &[Seeing], now: UnixMillis) {
-        if !(self.parents_done)(shard) {
+        if !self.truth.parents_done(shard) {
             let text = format!("{shard} was invoked before its parents were done");
             self.log.violation(text);
         }
@@ -167,7 +167,9 @@ impl Handler {
         };
         for record in records {
             let age = now.since(record.arrival);
-            if age > limit + AGE_SLACK {
+            // Age does not run while a key is parked.
+            let key = &self.plan.records[record.number].key;
+            if age > limit + AGE_SLACK && !self.truth.is_parked(key) {
                 let number = record.number;
                 let text = format!("record {number} was invoked {age:?} old, {limit:?} allowed");
                 self.log.violation(text);

@@ -1,7 +1,7 @@
 //! What must hold when everything is delivered. What must hold at every moment is checked where it
 //! happens: progress in `store.rs`, ages and parents in `handler.rs`.
 //!
-//! Released keys belong here: a record that was parked and released ends as done.
+//! A record that was parked and let go on ends as done.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use shardmill_store::{Key, ReadLimit, Store, Table};
 use super::handler::{Call, CallEnd, LIST, number_of};
 use super::plan::{Act, FaultKind, Plan};
 use super::world::World;
-use crate::mapping::{FailureEntry, FailureFilter, Failures};
+use crate::mapping::{FailureEntry, FailureFilter, Failures, ParkedKey};
 
 /// What a run has left behind.
 struct Facts<'a> {
@@ -24,6 +24,7 @@ struct Facts<'a> {
     lists: BTreeMap<String, Vec<usize>>,
     /// Side logs, by key.
     parked: BTreeMap<String, Vec<usize>>,
+    parked_keys: BTreeMap<String, ParkedKey>,
     failures: Vec<(FailureEntry, Batch)>,
     emitted: Vec<usize>,
     calls: Vec<Call>,
@@ -63,6 +64,7 @@ impl<'a> Facts<'a> {
             counters: counters.into_iter().collect(),
             lists: lists.collect(),
             parked: parked(world).await,
+            parked_keys: parked_keys(world),
             failures: failures(world).await,
             emitted: emitted(world).await,
             calls: world.handler.seen.lock().unwrap().calls.clone(),
@@ -168,6 +170,14 @@ impl<'a> Facts<'a> {
     /// and merges; so are its parked records, and none of them was overtaken. A key that was put
     /// into several shards at once has an order in each.
     fn keys_stay_in_order(&self) {
+        for (name, key) in &self.parked_keys {
+            let numbers = self.parked.get(name).map_or(0, Vec::len) as u64;
+            if key.reason.is_empty() || key.records != numbers || numbers == 0 {
+                self.broken(format!(
+                    "{numbers} records are parked, and this is said: {key:?}"
+                ));
+            }
+        }
         let keys: BTreeSet<&String> = self.lists.keys().chain(self.parked.keys()).collect();
         for key in keys {
             let listed = self.lists.get(key).map_or(&[][..], Vec::as_slice);
@@ -404,9 +414,19 @@ async fn failures(world: &World) -> Vec<(FailureEntry, Batch)> {
     all
 }
 
+fn parked_keys(world: &World) -> BTreeMap<String, ParkedKey> {
+    let prefix = Key::new(Table::ParkedKey, &Scope::default()).part(&world.truth.mapping().id);
+    let found = world.shell.memory.scan(&prefix, None, usize::MAX);
+    let keys = found.expect("parked keys").into_iter().map(|(_, stored)| {
+        let key: ParkedKey = serde_json::from_slice(&stored.value).expect("a parked key");
+        (key.key.clone(), key)
+    });
+    keys.collect()
+}
+
 async fn parked(world: &World) -> BTreeMap<String, Vec<usize>> {
     let memory = &world.shell.memory;
-    let prefix = Key::new(Table::Parked, &Scope::default()).part(&world.mapping.id);
+    let prefix = Key::new(Table::Parked, &Scope::default()).part(&world.truth.mapping().id);
     let mut parked: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (key, _) in memory.scan(&prefix, None, usize::MAX).expect("parked runs") {
         let stored = memory.blob(&key).await.expect("a blob").expect("a blob");

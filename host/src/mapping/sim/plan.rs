@@ -6,8 +6,6 @@
 //! behind it, each shard's at an instant of its own, and every other step of a plan has its own
 //! before the next line. Waits of the host are multiples of the grid, so no two of them meet, and
 //! the order in which the runtime wakes pollers, which is not in our hand, changes nothing.
-//!
-//! A release of parked keys belongs here as one more [`Act`].
 
 use std::ops::Range;
 use std::time::Duration;
@@ -19,7 +17,8 @@ use shardmill_core::sandbox::{Carrier, Mode};
 /// Milliseconds that every wait of the host is a multiple of.
 pub(super) const GRID_MS: u64 = 200;
 
-/// Instants of the grid that belong to steps: one each.
+/// Instants of the grid from here on belong to steps, and to what draining does: one each.
+pub(super) const HELP_SLOTS: u64 = 140;
 const STEP_SLOTS: u64 = 180;
 
 /// Without an end.
@@ -99,7 +98,7 @@ pub(super) enum Act {
         commits: u32,
         after: bool,
     },
-    /// The store refuses the next commits.
+    /// The store refuses the next commits of each writer.
     Refuse(u32),
     /// The sandbox has no room for the next attempts of each shard.
     Throttle(u32),
@@ -107,6 +106,8 @@ pub(super) enum Act {
     Disable,
     Enable,
     Resume,
+    /// Lets all parked keys go on.
+    Release,
     Deploy,
     /// The clock leaps, ms.
     Jump(u64),
@@ -214,7 +215,7 @@ impl Kinds {
     }
 
     fn act(&self, dice: &mut Dice, before: &Policy) -> Act {
-        match dice.roll(14) {
+        match dice.roll(15) {
             0 | 1 if self.reshards => Act::Split(dice.roll(4) as u32),
             2 if self.reshards => Act::Merge(dice.roll(4) as u32),
             3..6 if self.crashes => Act::Crash {
@@ -229,7 +230,8 @@ impl Kinds {
             8 | 9 if self.updates => Act::Update(Box::new(changed(dice, before))),
             10 if self.updates => dice.pick(&[Act::Disable, Act::Enable, Act::Enable]),
             11 if self.updates => dice.pick(&[Act::Resume, Act::Deploy]),
-            12 => Act::Throttle(1 + dice.roll(3) as u32),
+            12 if before.on_exhausted == OnExhausted::Park => Act::Release,
+            13 => Act::Throttle(1 + dice.roll(3) as u32),
             _ => Act::Jump(GRID_MS * (1 + dice.roll(300))),
         }
     }

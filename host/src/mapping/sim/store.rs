@@ -16,15 +16,22 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::log::Log;
+use super::plan::{GRID_MS, HELP_SLOTS};
+use crate::clock::Clock;
 
 /// What goes wrong next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+///
+/// At the instant of a step the runtime wakes pollers in an order that is not in our hand: commits
+/// are not counted then, and refused to each writer by itself.
+#[derive(Debug, Default)]
 pub(super) struct Faults {
     /// The host dies at this commit, counted from 1; 0: it does not. After it is done, or before.
     pub(super) crash_at: u32,
     pub(super) crash_after: bool,
-    /// Commits that are refused.
+    /// Commits that are refused to each writer.
     pub(super) refuse: u32,
+    /// Those that were, by what the writer writes first.
+    pub(super) refused: BTreeMap<Key, u32>,
 }
 
 /// What happens to a commit.
@@ -38,6 +45,7 @@ enum Fate {
 pub(super) struct Shell {
     pub(super) memory: Arc<Memory>,
     pub(super) log: Arc<Log>,
+    clock: Clock,
     pub(super) faults: Mutex<Faults>,
     /// Replaced when the host starts again.
     pub(super) died: Mutex<CancellationToken>,
@@ -45,10 +53,11 @@ pub(super) struct Shell {
 }
 
 impl Shell {
-    pub(super) fn new(memory: Arc<Memory>, log: Arc<Log>) -> Self {
+    pub(super) fn new(memory: Arc<Memory>, log: Arc<Log>, clock: Clock) -> Self {
         Self {
             memory,
             log,
+            clock,
             faults: Mutex::default(),
             died: Mutex::default(),
             cursors: Mutex::default(),
@@ -60,9 +69,10 @@ impl Shell {
         self.died.lock().unwrap().clone()
     }
 
-    fn fate(&self) -> Fate {
+    fn fate(&self, tx: &Tx) -> Fate {
         let mut faults = self.faults.lock().unwrap();
-        if faults.crash_at > 0 {
+        let counts = self.clock.now().0 % GRID_MS < HELP_SLOTS;
+        if faults.crash_at > 0 && counts {
             faults.crash_at -= 1;
             if faults.crash_at == 0 {
                 return match faults.crash_after {
@@ -71,9 +81,15 @@ impl Shell {
                 };
             }
         }
-        if faults.refuse > 0 {
-            faults.refuse -= 1;
-            return Fate::Refused;
+        let refuse = faults.refuse;
+        if refuse > 0
+            && let Some((key, _)) = tx.writes.first()
+        {
+            let refused = faults.refused.entry(key.clone()).or_default();
+            *refused += 1;
+            if *refused <= refuse {
+                return Fate::Refused;
+            }
         }
         Fate::Done
     }
@@ -136,7 +152,7 @@ impl Shell {
 impl Store for Shell {
     fn commit(&self, tx: Tx) -> BoxFuture<'_, Result<Receipt, CommitError>> {
         Box::pin(async move {
-            match self.fate() {
+            match self.fate(&tx) {
                 Fate::Done => return self.commit_and_check(tx).await,
                 Fate::Refused => {
                     return Err(CommitError::Full {

@@ -1,16 +1,18 @@
 //! One run: a host on the store in memory, simulated time, and what the plan does to them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use shardmill_core::mapping::{Cursor, OnExhausted, Policy, StartingPosition};
+use shardmill_core::mapping::{OnExhausted, Policy, StartingPosition};
+use shardmill_core::reshard;
 use shardmill_core::sandbox::Sandbox;
 use shardmill_core::stream::StreamMode;
 use shardmill_core::{
-    HashKey, HashKeyRange, Records, Scope, Shard, ShardId, ShardKey, Stream, StreamId, UnixMillis,
+    HashKey, Records, Scope, Shard, ShardId, ShardKey, Stream, StreamId, UnixMillis,
 };
 use shardmill_store::{Append, Appended, Memory, Route, Seek, Store, StreamChange, Trim, Tx};
 use tokio::task::JoinHandle;
@@ -19,23 +21,19 @@ use tokio_util::sync::CancellationToken;
 use super::defect::Defect;
 use super::handler::{Handler, Seen};
 use super::log::{Log, WORLD};
-use super::plan::{Act, GRID_MS, Plan};
+use super::plan::{Act, GRID_MS, HELP_SLOTS, Plan};
 use super::store::{Faults, Shell};
+use super::truth::Truth;
 use super::{laws, plan};
 use crate::clock::Clock;
 use crate::functions::{FunctionSettings, Functions};
-use crate::mapping::resource::cursor_key;
-use crate::mapping::{CreateMapping, Mapping, Mappings, Origin, UpdateMapping};
+use crate::mapping::{CreateMapping, Mappings, Origin, UpdateMapping};
 
 /// When every run begins; on the grid.
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
 /// Simulated time that draining may take after the last step.
 const DRAIN_LIMIT: Duration = Duration::from_secs(48 * 3600);
-
-/// Instants of the grid at which draining looks and helps.
-const HELP_SLOT: u64 = 140;
-const HELP_SLOTS: u64 = 40;
 
 /// What came of a run.
 #[derive(Debug)]
@@ -67,7 +65,7 @@ pub(super) struct World {
     pub(super) clock: Clock,
     pub(super) shell: Arc<Shell>,
     pub(super) handler: Arc<Handler>,
-    pub(super) mapping: Mapping,
+    pub(super) truth: Truth,
     /// Where each record was put.
     pub(super) places: BTreeMap<usize, Appended>,
     /// Positions below were trimmed.
@@ -93,19 +91,13 @@ impl World {
         if plan.has_target {
             create_stream(&memory, "out", 1).await;
         }
-        let shell = Arc::new(Shell::new(Arc::clone(&memory), Arc::clone(&log)));
-        let id: Arc<Mutex<Option<Mapping>>> = Arc::default();
-        let mapped = Arc::clone(&id);
+        let shell = Arc::new(Shell::new(Arc::clone(&memory), Arc::clone(&log), clock));
+        let truth = Truth::new(memory);
         let handler = Arc::new(Handler {
             plan: Arc::clone(&plan),
             log: Arc::clone(&log),
             clock,
-            parents_done: Box::new(move |shard| {
-                let mapping = mapped.lock().unwrap();
-                mapping
-                    .as_ref()
-                    .is_none_or(|m| parents_done(&memory, m, shard))
-            }),
+            truth: truth.clone(),
             mended: false.into(),
             seen: Mutex::new(Seen::default()),
         });
@@ -125,7 +117,7 @@ impl World {
             origin: Origin::Manifest,
         };
         let mapping = mappings.create(&scope, request).await.expect("mapped");
-        *id.lock().unwrap() = Some(mapping.clone());
+        truth.is_about(mapping);
         let stop = CancellationToken::new();
         Self {
             running: start(&mappings, &stop),
@@ -134,7 +126,7 @@ impl World {
             clock,
             shell,
             handler,
-            mapping,
+            truth,
             places: BTreeMap::new(),
             trimmed: BTreeMap::new(),
             was_paused: false,
@@ -190,9 +182,13 @@ impl World {
                 let mut faults = self.shell.faults.lock().unwrap();
                 (faults.crash_at, faults.crash_after) = (*commits, *after);
             }
-            Act::Refuse(commits) => self.shell.faults.lock().unwrap().refuse = *commits,
+            Act::Refuse(commits) => {
+                let mut faults = self.shell.faults.lock().unwrap();
+                faults.refuse = *commits;
+                faults.refused.clear();
+            }
             Act::Throttle(attempts) => {
-                let shards = self.stream().shards.clone();
+                let shards = self.truth.stream().shards.clone();
                 let mut seen = self.handler.seen.lock().unwrap();
                 seen.throttles = shards.iter().map(|s| (s.id.0, *attempts)).collect();
             }
@@ -203,6 +199,11 @@ impl World {
                 let mappings = self.mappings.clone();
                 self.or_die(async { mappings.resume(&scope, "m").await.map(|_| ()) })
                     .await;
+            }
+            Act::Release => {
+                let mappings = self.mappings.clone();
+                let unpark = async { mappings.unpark(&scope, "m", None).await.map(|_| ()) };
+                self.or_die(unpark).await;
             }
             Act::Deploy => {
                 let functions = Arc::clone(&self.functions);
@@ -259,13 +260,8 @@ impl World {
             .await;
     }
 
-    pub(super) fn stream(&self) -> Arc<Stream> {
-        let id = self.mapping.stream_id;
-        self.shell.memory.stream_by_id(id).expect("a stream")
-    }
-
     pub(super) fn key(&self, shard: ShardId) -> ShardKey {
-        let stream = self.mapping.stream_id;
+        let stream = self.truth.mapping().stream_id;
         ShardKey { stream, shard }
     }
 
@@ -277,7 +273,7 @@ impl World {
             records.push(&planned.key, planned.hash, data.as_bytes());
         }
         let append = Append {
-            stream: self.mapping.stream_id,
+            stream: self.truth.mapping().stream_id,
             route: Route::HashKey,
             records,
         };
@@ -303,56 +299,30 @@ impl World {
     }
 
     async fn split(&mut self, nth: u32) {
-        let mut stream = (*self.stream()).clone();
-        let Some(parent) = nth_open(&stream, nth) else {
+        let stream = self.truth.stream();
+        let Some(shard) = nth_open(&stream, nth) else {
             return;
         };
-        let Shard { id, range, .. } = stream.shards[parent];
+        let range = shard.range;
         let middle = HashKey(range.start.0 + (range.end.0 - range.start.0) / 2);
-        let ranges = [(range.start, middle), (HashKey(middle.0 + 1), range.end)];
-        let ranges = ranges.map(|(start, end)| HashKeyRange { start, end });
-        self.close(&mut stream, &[parent]);
-        for range in ranges {
-            self.add_shard(&mut stream, range, vec![id]);
+        if let Ok(changed) = reshard::split(&stream, shard.id, middle, self.clock.now()) {
+            self.change(changed).await;
         }
-        self.change(stream).await;
     }
 
     async fn merge(&mut self, nth: u32) {
-        let mut stream = (*self.stream()).clone();
+        let stream = self.truth.stream();
         let Some(one) = nth_open(&stream, nth) else {
             return;
         };
-        let range = stream.shards[one].range;
-        let open = |s: &Shard| s.closed_seconds.is_none();
-        let next = |s: &Shard| open(s) && s.range.start.0.checked_sub(1) == Some(range.end.0);
-        let Some(other) = stream.shards.iter().position(next) else {
+        let mut open = stream.shards.iter().filter(|s| s.is_open());
+        let touches = |s: &&Shard| s.range.start.0.checked_sub(1) == Some(one.range.end.0);
+        let Some(other) = open.find(touches) else {
             return;
         };
-        let parents = vec![stream.shards[one].id, stream.shards[other].id];
-        let range = HashKeyRange {
-            end: stream.shards[other].range.end,
-            ..range
-        };
-        self.close(&mut stream, &[one, other]);
-        self.add_shard(&mut stream, range, parents);
-        self.change(stream).await;
-    }
-
-    fn close(&self, stream: &mut Stream, shards: &[usize]) {
-        for shard in shards {
-            stream.shards[*shard].closed_seconds = Some(self.clock.now().seconds());
+        if let Ok(changed) = reshard::merge(&stream, one.id, other.id, self.clock.now()) {
+            self.change(changed).await;
         }
-    }
-
-    fn add_shard(&self, stream: &mut Stream, range: HashKeyRange, parents: Vec<ShardId>) {
-        stream.shards.push(Shard {
-            id: ShardId(stream.shards.len() as u32),
-            range,
-            created_seconds: self.clock.now().seconds() + 1,
-            parents,
-            closed_seconds: None,
-        });
     }
 
     async fn change(&self, stream: Stream) {
@@ -369,7 +339,7 @@ impl World {
     }
 
     async fn trim(&mut self, nth: u32, percent: u32) {
-        let stream = self.stream();
+        let stream = self.truth.stream();
         let shard = stream.shards[nth as usize % stream.shards.len()].id;
         let key = self.key(shard);
         let memory = &self.shell.memory;
@@ -401,15 +371,15 @@ impl World {
         while !self.is_drained() {
             let spent = self.clock.now().since(began);
             if spent > DRAIN_LIMIT {
-                let cursors = self.cursors();
+                let cursors = self.truth.cursors();
                 self.log.violation(format!("never drained: {cursors:?}"));
                 return;
             }
             self.help().await;
             // An instant of its own for each turn, as for the steps before.
             let now = self.clock.now().since(NOW).as_millis() as u64;
-            turn = (turn + 1) % HELP_SLOTS;
-            self.wait_until((now / GRID_MS + step) * GRID_MS + HELP_SLOT + turn)
+            turn = (turn + 1) % 40;
+            self.wait_until((now / GRID_MS + step) * GRID_MS + HELP_SLOTS + turn)
                 .await;
             step = (step * 2).min(3600 * 5);
         }
@@ -423,7 +393,7 @@ impl World {
         if !mapping.enabled {
             self.update(None, Some(true)).await;
         }
-        if self.cursors().values().any(|c| c.paused.is_some()) {
+        if self.truth.cursors().values().any(|c| c.paused.is_some()) {
             self.was_paused = true;
             let policy = Policy {
                 on_exhausted: OnExhausted::Discard,
@@ -435,21 +405,13 @@ impl World {
         }
     }
 
-    pub(super) fn cursors(&self) -> BTreeMap<ShardId, Cursor> {
-        let stream = self.stream();
-        let found = stream.shards.iter().filter_map(|shard| {
-            Some((
-                shard.id,
-                cursor_of(&self.shell.memory, &self.mapping, shard.id)?,
-            ))
-        });
-        found.collect()
-    }
-
     fn is_drained(&self) -> bool {
-        let stream = self.stream();
+        let stream = self.truth.stream();
+        let scope = Scope::default();
+        let parked = self.mappings.parked(&scope, "m").expect("a mapping");
         let mut shards = stream.shards.iter();
-        shards.all(|shard| is_done(&self.shell.memory, &self.mapping, shard.id))
+        parked.iter().all(|key| !key.release.releasing)
+            && shards.all(|shard| self.truth.is_done(shard.id))
     }
 
     async fn end(mut self) -> Ended {
@@ -501,6 +463,9 @@ async fn create_stream(memory: &Memory, name: &str, shards: u32) {
         retention_hours: 24,
         max_record_size_kib: 1024,
         tags: BTreeMap::new(),
+        revision: 0,
+        updating_until: None,
+        count_updates: Vec::new(),
         shards: Stream::initial_shards(shards, NOW),
     };
     let streams = vec![StreamChange::Create(Box::new(stream))];
@@ -513,39 +478,10 @@ async fn create_stream(memory: &Memory, name: &str, shards: u32) {
     made.expect("made");
 }
 
-fn nth_open(stream: &Stream, nth: u32) -> Option<usize> {
-    let open = stream.shards.iter().enumerate();
-    let open: Vec<usize> = open
-        .filter(|(_, s)| s.closed_seconds.is_none())
-        .map(|(at, _)| at)
-        .collect();
+/// The n-th open shard, unless there are many already.
+fn nth_open(stream: &Stream, nth: u32) -> Option<&Shard> {
+    let open: Vec<&Shard> = stream.shards.iter().filter(|s| s.is_open()).collect();
     (open.len() < 8).then(|| open[nth as usize % open.len()])
-}
-
-fn cursor_of(memory: &Memory, mapping: &Mapping, shard: ShardId) -> Option<Cursor> {
-    let found = memory.get(&cursor_key(mapping, shard)).expect("a store")?;
-    serde_json::from_slice(&found.value).ok()
-}
-
-/// Whether a shard is delivered to its end.
-fn is_done(memory: &Memory, mapping: &Mapping, shard: ShardId) -> bool {
-    let key = ShardKey {
-        stream: mapping.stream_id,
-        shard,
-    };
-    let end = *memory.subscribe(key).expect("a shard").borrow();
-    cursor_of(memory, mapping, shard)
-        .is_some_and(|c| c.low().record >= end && c.has_no_parts() && c.window.is_none())
-}
-
-fn parents_done(memory: &Memory, mapping: &Mapping, shard: ShardId) -> bool {
-    let stream = memory.stream_by_id(mapping.stream_id).expect("a stream");
-    let parents = stream
-        .shard(shard)
-        .map_or(Vec::new(), |s| s.parents.clone());
-    parents
-        .into_iter()
-        .all(|parent| is_done(memory, mapping, parent))
 }
 
 /// So that the constants of a plan are used where they belong.
