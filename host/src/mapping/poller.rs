@@ -201,6 +201,8 @@ impl Poller {
             Ok(cursor) => self.cursor = cursor,
             Err(error) => return Ok(Some(format!("its checkpoint is damaged: {error}"))),
         }
+        #[cfg(test)]
+        self.inner.forget_marks(&mut self.cursor);
         if let Some(paused) = self.cursor.paused.clone() {
             let version = self.version();
             if version.is_none_or(|version| version == paused.version) {
@@ -215,6 +217,9 @@ impl Poller {
 
     /// Lanes as the cursor has them; as many as the mapping wants where they have met.
     fn set_lanes(&mut self) {
+        #[cfg(test)]
+        self.inner
+            .force_lanes(&mut self.cursor, self.mapping.policy.parallelization_factor);
         self.cursor.relane(self.wanted_lanes());
         let count = self.cursor.lanes.len();
         self.lanes = Lanes::new(&self.cursor, self.inner.clock.now());

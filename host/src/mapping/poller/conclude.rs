@@ -21,6 +21,8 @@ use crate::mapping::failures;
 use crate::mapping::in_flight::{DEATHS_BEFORE_SPLIT, MAX_DEATHS};
 use crate::mapping::metrics::MappingMetrics;
 use crate::mapping::parked::Parking;
+#[cfg(test)]
+use crate::mapping::sim::defect::Defect;
 
 /// What a commit came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,9 +130,12 @@ impl Poller {
     }
 
     fn attempted(&self, job: &Job, attempt: &Attempt) -> Attempted {
+        let attempts = job.part.attempts;
+        #[cfg(test)]
+        let attempts = attempts + u32::from(self.inner.has(Defect::RetryBudgetOffByOne));
         Attempted {
             len: job.batch.len(),
-            attempts: job.part.attempts,
+            attempts,
             // With a window the prefix of a failed batch has no state, so it is not kept.
             record_mode: attempt.loaded.carrier().is_record_mode() && job.window.is_none(),
         }
@@ -149,7 +154,10 @@ impl Poller {
             &self.mapping.policy,
         );
         let len = job.batch.len();
-        if next.done < len {
+        let leaves_some = next.done < len;
+        #[cfg(test)]
+        let leaves_some = leaves_some && !self.inner.has(Defect::StateCommittedOnFailure);
+        if leaves_some {
             let effects = std::mem::take(&mut attempt.report.effects);
             attempt.report.effects = effects.below(next.done as u32);
         }
@@ -161,6 +169,8 @@ impl Poller {
             self.inner.clock.now(),
             || self.inner.request_id(),
         );
+        #[cfg(test)]
+        self.inner.spoil_parts(&mut parts);
         let mut counts = Counts {
             processed: next.done,
             retried: usize::from(next.rest.first().is_some_and(|rest| rest.attempts > 0)),
@@ -296,6 +306,8 @@ impl Poller {
                 given_up = Some(GivenUp::window(job.part.span, judgement));
             }
         }
+        #[cfg(test)]
+        self.inner.keep_window(&mut cursor, &self.cursor);
         self.settle(&mut cursor, lane, job, parts);
         let change = Change {
             cursor,
@@ -354,6 +366,8 @@ impl Poller {
             return Ok(None);
         }
         let expired = expired_len(&job.batch, policy, now);
+        #[cfg(test)]
+        let expired = self.inner.expired_in(&job.batch, expired);
         let json = self.event_source(loaded);
         let (span, batch, reason) = if let Some(lost) = job.lost {
             (lost, Batch::default(), Reason::Expired)
@@ -614,6 +628,8 @@ impl Poller {
             let blocked = !self.cursor.lanes[lane].parts.is_empty();
             self.lanes.free(lane, blocked, self.inner.clock.now());
             self.expiry[lane] = None;
+            #[cfg(test)]
+            let parked_now = parked_now && !self.inner.has(Defect::ParkReorders);
             if parked_now {
                 // What was gathered may belong to a key that is parked now.
                 self.lanes.forget();
@@ -664,6 +680,8 @@ impl Poller {
         let parked = self
             .parked
             .add_to(&mut tx, &parking, self.inner.clock.now());
+        #[cfg(test)]
+        let tx = self.inner.progress_first(tx, &key).await;
         match self.inner.store.commit(tx).await {
             Ok(receipt) => {
                 self.revision = receipt.revision;

@@ -1,6 +1,9 @@
 //! Defects that can be planted in the shell, one at a time: what the simulator is tested with. The
 //! hooks are single lines in the pollers and the supervisor, and are not there outside tests.
 
+use std::sync::atomic::Ordering::SeqCst;
+
+use shardmill_core::Batch;
 use shardmill_core::mapping::{Cursor, Part};
 use shardmill_store::{Expect, Key, Tx};
 
@@ -85,16 +88,27 @@ impl Inner {
     }
 
     /// Lanes change their number where they stand.
-    pub(in crate::mapping) fn force_lanes(&self, cursor: &mut Cursor, count: usize) {
+    pub(in crate::mapping) fn force_lanes(&self, cursor: &mut Cursor, count: u32) {
+        let count = count as usize;
         if self.has(Defect::LanesMeetTooEarly) && cursor.lanes.len() != count {
             let lane = shardmill_core::mapping::Lane::at(cursor.high());
             cursor.lanes.resize(count, lane);
         }
     }
 
+    /// How many records of a batch are too old when the first is taken for all.
+    pub(in crate::mapping) fn expired_in(&self, batch: &Batch, expired: usize) -> usize {
+        match expired > 0 && self.has(Defect::AgeOfTheBatch) {
+            true => batch.len(),
+            false => expired,
+        }
+    }
+
     /// A window that is closed stays open, once.
-    pub(in crate::mapping) fn keeps_window(&self) -> bool {
-        use std::sync::atomic::Ordering::SeqCst;
-        self.has(Defect::WindowClosedTwice) && !self.defect_fired.swap(true, SeqCst)
+    pub(in crate::mapping) fn keep_window(&self, cursor: &mut Cursor, before: &Cursor) {
+        let closes = cursor.window.is_none() && before.window.is_some();
+        if closes && self.has(Defect::WindowClosedTwice) && !self.defect_fired.swap(true, SeqCst) {
+            cursor.window.clone_from(&before.window);
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shardmill_core::mapping::{OnExhausted, Position, Reason};
+use shardmill_core::mapping::{Position, Reason};
 use shardmill_core::sandbox::{Carrier, Mode};
 use shardmill_core::{Batch, Scope, ShardId};
 use shardmill_store::{Key, ReadLimit, Store, Table};
@@ -334,7 +334,8 @@ impl<'a> Facts<'a> {
         let budget = 1 + retries as usize;
         let emits_fail = !self.plan.has_target && self.plan.records.iter().any(|r| r.emits);
         let spread = self.plan.records.iter().any(|r| r.hash.is_some());
-        if emits_fail || (spread && self.plan.policy.on_exhausted == OnExhausted::Park) {
+        // A conflict uses no attempt, and only keys in several shards have any.
+        if emits_fail || spread {
             return;
         }
         let record_mode = self.plan.policy.window().is_none()
