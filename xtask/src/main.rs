@@ -11,6 +11,7 @@ mod host;
 mod paths;
 mod program;
 mod progress;
+mod sim;
 mod step;
 mod tally;
 mod test;
@@ -37,6 +38,8 @@ enum Command {
     Test,
     /// Measure, each figure beside its limit
     Bench(bench::Arguments),
+    /// Run the mapping simulator on many seeds, or one seed with its log
+    Sim(sim::Arguments),
     /// Find or make the compiler for handlers
     WasmTarget,
     /// Build every handler below `handlers/` to wasm
@@ -58,6 +61,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(arguments) => demo::run(&arguments)?,
         Command::Test => return test::run(),
         Command::Bench(arguments) => bench::run(&arguments)?,
+        Command::Sim(arguments) => return sim::run(&arguments),
         Command::WasmTarget => {
             println!("{}", wasm_target::describe(&wasm_target::ensure()?));
         }

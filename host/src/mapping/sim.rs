@@ -14,6 +14,7 @@ mod store;
 mod truth;
 mod world;
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
@@ -109,6 +110,19 @@ fn a_seed_gives_the_same_log_each_time() {
         }
         assert_eq!(first.log.len(), second.log.len(), "seed {seed}");
     }
+}
+
+#[test]
+fn plans_reach_what_they_are_for() {
+    let mut reached: BTreeMap<&str, u64> = BTreeMap::new();
+    for seed in 0..600 {
+        for (what, times) in run(Plan::of(seed), None, false).reached {
+            *reached.entry(what).or_default() += times;
+        }
+    }
+    println!("{reached:?}");
+    assert_eq!(reached.len(), 15, "{reached:?}");
+    assert!(reached.values().all(|times| *times >= 5), "{reached:?}");
 }
 
 #[test]

@@ -28,6 +28,8 @@ const AGE_SLACK: Duration = Duration::from_secs(10);
 /// One invocation, as the laws need it.
 #[derive(Clone, Debug)]
 pub(super) struct Call {
+    pub(super) began: UnixMillis,
+    pub(super) takes: Duration,
     pub(super) shard: u32,
     pub(super) request_id: String,
     pub(super) records: Vec<usize>,
@@ -148,6 +150,8 @@ impl Handler {
             format!("attempt {attempt} at {numbers:?}{window}: {ended:?}, takes {takes:?}")
         });
         seen.calls.push(Call {
+            began: now,
+            takes,
             shard: shard.0,
             request_id: context.request_id.clone(),
             records: numbers,

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shardmill_core::mapping::{Position, Reason};
+use shardmill_core::mapping::{Position, Reason, backoff};
 use shardmill_core::sandbox::{Carrier, Mode};
 use shardmill_core::{Batch, Scope, ShardId};
 use shardmill_store::{Key, ReadLimit, Store, Table};
@@ -41,6 +41,7 @@ pub(super) async fn check(world: &World) {
     facts.request_ids_stand_for_their_batch();
     if world.plan.is_calm() && !world.was_paused {
         facts.unchanged_batches_keep_their_request_id();
+        facts.unchanged_batches_wait_longer_each_time();
         facts.budgets_are_used_up_and_not_exceeded();
     }
 }
@@ -223,6 +224,7 @@ impl<'a> Facts<'a> {
             if entry.reason != Reason::RecordAgeExceeded {
                 continue;
             }
+            self.world.log.reach("too old", 1);
             for record in batch.iter() {
                 let age = entry.created.since(record.arrival);
                 if limit.is_none_or(|limit| age <= limit) {
@@ -250,6 +252,7 @@ impl<'a> Facts<'a> {
                 .flat_map(|l| l.split(','))
                 .filter_map(|n| n.parse().ok())
                 .collect();
+            self.world.log.reach("window closed", 1);
             if let Some(before) = closed.insert(id, list.clone()) {
                 self.broken(format!(
                     "window {id:?} was closed with {before:?} and {list:?}"
@@ -282,6 +285,10 @@ impl<'a> Facts<'a> {
         if sometimes != always {
             return;
         }
+        let released = |n: &usize| self.is_done(*n);
+        let marked = self.failures.iter().filter(|(entry, _)| entry.parked);
+        let released = marked.filter(|(_, batch)| numbers_of(batch).iter().any(released));
+        self.world.log.reach("released", released.count() as u64);
         let mut may_go: BTreeSet<usize> = self.parked.values().flatten().copied().collect();
         for (entry, batch) in &self.failures {
             if entry.reason == Reason::RecordAgeExceeded {
@@ -325,6 +332,46 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// A batch that failed and is tried unchanged waits 0.2 s, and then twice as long each time.
+    /// What became of its expired head in the meantime does not hurry it.
+    fn unchanged_batches_wait_longer_each_time(&self) {
+        if self.can_conflict() {
+            return;
+        }
+        let mut last: BTreeMap<&str, (&Call, u32)> = BTreeMap::new();
+        for call in &self.calls {
+            let failures = match last.get(call.request_id.as_str()) {
+                Some((before, failures)) => {
+                    let gap = call.began.since(before.began.plus(before.takes));
+                    if *failures > 0 && gap < backoff(*failures) {
+                        let records = &call.records;
+                        self.broken(format!(
+                            "{records:?} waited {gap:?} after {failures} failures"
+                        ));
+                    }
+                    *failures
+                }
+                None => 0,
+            };
+            // In record mode a shared limit at a later record has no failure of this batch's.
+            let counts = match call.ended {
+                CallEnd::Failed(Some(record)) => call.records.first() == Some(&record),
+                CallEnd::Failed(None) => false,
+                CallEnd::Partial => true,
+                CallEnd::Done | CallEnd::Throttled => false,
+            };
+            let failures = failures + u32::from(counts);
+            last.insert(&call.request_id, (call, failures));
+        }
+    }
+
+    /// Whether an attempt may be made again because of what another one, or a missing stream, did.
+    fn can_conflict(&self) -> bool {
+        let emits_fail = !self.plan.has_target && self.plan.records.iter().any(|r| r.emits);
+        // Only keys that stand in several shards are changed by two batches at a time.
+        emits_fail || self.plan.records.iter().any(|r| r.hash.is_some())
+    }
+
     /// The attempts of a batch, or of a record in record mode, are one and the retries: no more,
     /// and no fewer when they are what ended it.
     fn budgets_are_used_up_and_not_exceeded(&self) {
@@ -332,10 +379,7 @@ impl<'a> Facts<'a> {
             return;
         };
         let budget = 1 + retries as usize;
-        let emits_fail = !self.plan.has_target && self.plan.records.iter().any(|r| r.emits);
-        let spread = self.plan.records.iter().any(|r| r.hash.is_some());
-        // A conflict uses no attempt, and only keys in several shards have any.
-        if emits_fail || spread {
+        if self.can_conflict() {
             return;
         }
         let record_mode = self.plan.policy.window().is_none()

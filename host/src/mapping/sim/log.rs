@@ -1,6 +1,7 @@
 //! What happened in a run, and what should not have. Lines of one instant are sorted by shard, so
 //! that a seed gives the same text each time.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use shardmill_core::UnixMillis;
@@ -15,6 +16,7 @@ pub(super) struct Log {
     verbose: bool,
     lines: Mutex<Vec<(u64, u32, String)>>,
     violations: Mutex<Vec<String>>,
+    reached: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Log {
@@ -24,6 +26,7 @@ impl Log {
             verbose,
             lines: Mutex::default(),
             violations: Mutex::default(),
+            reached: Mutex::default(),
         }
     }
 
@@ -34,6 +37,17 @@ impl Log {
             let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
             lines.push((at, shard, text()));
         }
+    }
+
+    /// Notes that something was met with, so that plans are known to reach it.
+    pub(super) fn reach(&self, what: &'static str, times: u64) {
+        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        *reached.entry(what).or_default() += times;
+    }
+
+    pub(super) fn reached(&self) -> BTreeMap<&'static str, u64> {
+        let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        reached.clone()
     }
 
     /// Notes that a law was broken.

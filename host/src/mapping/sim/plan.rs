@@ -140,12 +140,17 @@ impl Plan {
             records: Vec::new(),
             steps: Vec::new(),
         };
+        if plan.policy.circuit_breaker > 0 {
+            // Shards share it, and which of them it lets through first is not in our hand.
+            plan.shards = 1;
+        }
         plan.add_steps(dice);
         plan
     }
 
     fn add_steps(&mut self, dice: &mut Dice) {
-        let kinds = Kinds::of(dice);
+        let mut kinds = Kinds::of(dice);
+        kinds.reshards &= self.policy.circuit_breaker == 0;
         let keys = 1 + dice.roll(5);
         // Keys that stand in several shards at once.
         let spread = dice.percent(20);
@@ -241,7 +246,7 @@ fn policy(dice: &mut Dice) -> Policy {
     let mut policy = Policy {
         batch_size: 1 + dice.roll(8) as u32,
         batching_window: Duration::from_secs(dice.pick(&[0, 0, 0, 1, 3])),
-        maximum_retry_attempts: dice.pick(&[Some(0), Some(1), Some(2), Some(2), Some(3), None]),
+        maximum_retry_attempts: dice.pick(&[Some(0), Some(0), Some(1), Some(2), Some(3), None]),
         maximum_record_age: dice.percent(30).then_some(Duration::from_secs(60)),
         bisect_batch_on_function_error: dice.percent(50),
         report_batch_item_failures: dice.percent(60),

@@ -88,6 +88,7 @@ impl Shell {
             let refused = faults.refused.entry(key.clone()).or_default();
             *refused += 1;
             if *refused <= refuse {
+                self.log.reach("refused", 1);
                 return Fate::Refused;
             }
         }
@@ -131,6 +132,7 @@ impl Shell {
             && before.epoch == cursor.epoch
         {
             let same = before.lanes.len() == cursor.lanes.len();
+            self.log.reach("relaned", u64::from(!same));
             let mut lanes = before.lanes.iter().zip(&cursor.lanes);
             let back = match same {
                 true => lanes.any(|(b, a)| a.mark < b.mark || a.low() < b.low()),

@@ -43,6 +43,8 @@ pub(super) struct Ended {
     /// Simulated.
     pub(super) span: Duration,
     pub(super) invocations: usize,
+    /// What was met with, and how often.
+    pub(super) reached: BTreeMap<&'static str, u64>,
 }
 
 /// Runs a plan.
@@ -163,6 +165,7 @@ impl World {
     }
 
     async fn restart(&mut self) {
+        self.log.reach("died", 1);
         self.log
             .note(self.clock.now(), WORLD, || "the host died".into());
         self.running.abort();
@@ -414,17 +417,41 @@ impl World {
             && shards.all(|shard| self.truth.is_done(shard.id))
     }
 
+    async fn reach_metrics(&self) {
+        let mapping = self.mappings.get(&Scope::default(), "m");
+        let view = self.mappings.view(mapping.expect("a mapping")).await;
+        let metrics = view.expect("a view").metrics;
+        for (what, times) in [
+            ("conflict", metrics.conflicts),
+            ("filtered", metrics.filtered_out),
+            ("parked", metrics.parked),
+            ("split", metrics.split),
+            ("throttle", metrics.throttles),
+            ("given up", metrics.given_up),
+            ("expired", metrics.expired),
+        ] {
+            self.log.reach(what, times);
+        }
+        let stream = self.truth.stream();
+        let mut shards = stream.shards.iter();
+        self.log
+            .reach("merged", u64::from(shards.any(|s| s.parents.len() == 2)));
+        self.log.reach("paused", u64::from(self.was_paused));
+    }
+
     async fn end(mut self) -> Ended {
         let span = self.clock.now().since(NOW);
         self.stop.cancel();
         if let Err(error) = (&mut self.running).await {
             self.log.violation(format!("the host ended badly: {error}"));
         }
+        self.reach_metrics().await;
         laws::check(&self).await;
         Ended {
             violations: self.log.violations(),
             log: self.log.lines(),
             span,
+            reached: self.log.reached(),
             invocations: self.handler.seen.lock().unwrap().calls.len(),
         }
     }
