@@ -343,7 +343,8 @@ impl<'a> Facts<'a> {
             let failures = match last.get(call.request_id.as_str()) {
                 Some((before, failures)) => {
                     let gap = call.began.since(before.began.plus(before.takes));
-                    if *failures > 0 && gap < backoff(*failures) {
+                    let failed = !matches!(before.ended, CallEnd::Done | CallEnd::Throttled);
+                    if failed && *failures > 0 && gap < backoff(*failures) {
                         let records = &call.records;
                         self.broken(format!(
                             "{records:?} waited {gap:?} after {failures} failures"
