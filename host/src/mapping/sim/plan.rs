@@ -212,7 +212,7 @@ struct Kinds {
 impl Kinds {
     fn of(dice: &mut Dice) -> Self {
         Self {
-            trims: dice.percent(15),
+            trims: dice.percent(25),
             reshards: dice.percent(40),
             crashes: dice.percent(50),
             updates: dice.percent(40),
