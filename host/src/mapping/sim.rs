@@ -5,11 +5,15 @@
 //! A failure prints its seed. `cargo xtask sim --seed N` runs it again and shows its log;
 //! `cargo xtask sim --seeds N` runs many.
 
+mod attempt;
 pub(in crate::mapping) mod defect;
+mod facts;
 mod handler;
 mod laws;
 mod log;
 mod plan;
+mod retries;
+mod steps;
 mod store;
 mod truth;
 mod world;

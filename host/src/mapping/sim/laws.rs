@@ -5,30 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shardmill_core::mapping::{Position, Reason, backoff};
-use shardmill_core::sandbox::{Carrier, Mode};
-use shardmill_core::{Batch, Scope, ShardId};
-use shardmill_store::{Key, ReadLimit, Store, Table};
+use shardmill_core::ShardId;
+use shardmill_core::mapping::Reason;
 
-use super::handler::{Call, CallEnd, LIST, number_of};
-use super::plan::{Act, FaultKind, Plan};
+use super::facts::{Facts, numbers_of};
+use super::handler::number_of;
+use super::plan::Planned;
 use super::world::World;
-use crate::mapping::{FailureEntry, FailureFilter, Failures, ParkedKey};
-
-/// What a run has left behind.
-struct Facts<'a> {
-    world: &'a World,
-    plan: &'a Plan,
-    counters: BTreeMap<String, i64>,
-    /// Lists of numbers in keyed state, by key.
-    lists: BTreeMap<String, Vec<usize>>,
-    /// Side logs, by key.
-    parked: BTreeMap<String, Vec<usize>>,
-    parked_keys: BTreeMap<String, ParkedKey>,
-    failures: Vec<(FailureEntry, Batch)>,
-    emitted: Vec<usize>,
-    calls: Vec<Call>,
-}
+use crate::mapping::FailureEntry;
 
 /// Checks every law.
 pub(super) async fn check(world: &World) {
@@ -46,59 +30,7 @@ pub(super) async fn check(world: &World) {
     }
 }
 
-impl<'a> Facts<'a> {
-    async fn of(world: &'a World) -> Self {
-        let (memory, scope) = (&world.shell.memory, Scope::default());
-        let counters = memory.counters(&scope, "f").expect("counters");
-        let lists = Key::new(Table::State, &scope).part("f");
-        let lists = memory.scan(&lists, None, usize::MAX).expect("state");
-        let lists = lists.into_iter().filter_map(|(key, value)| {
-            let (_, parts) = key.split()?;
-            let name = String::from_utf8_lossy(parts[1]).into_owned();
-            let text = String::from_utf8_lossy(&value.value).into_owned();
-            let numbers = text.split_terminator(',').filter_map(|n| n.parse().ok());
-            (parts[2] == LIST.as_bytes()).then(|| (name, numbers.collect()))
-        });
-        Self {
-            world,
-            plan: &world.plan,
-            counters: counters.into_iter().collect(),
-            lists: lists.collect(),
-            parked: parked(world).await,
-            parked_keys: parked_keys(world),
-            failures: failures(world).await,
-            emitted: emitted(world).await,
-            calls: world.handler.seen.lock().unwrap().calls.clone(),
-        }
-    }
-
-    fn broken(&self, text: String) {
-        self.world.log.violation(text);
-    }
-
-    fn counter(&self, name: &str) -> i64 {
-        self.counters.get(name).copied().unwrap_or(0)
-    }
-
-    fn is_done(&self, number: usize) -> bool {
-        self.counter(&format!("r{number}")) > 0
-    }
-
-    fn shard_of(&self, number: usize) -> ShardId {
-        self.world.places[&number].shard
-    }
-
-    /// The filters that were in force: at some time, and always.
-    fn filtered(&self) -> (bool, bool) {
-        let mut policies = vec![&self.plan.policy];
-        policies.extend(self.plan.steps.iter().filter_map(|step| match &step.act {
-            Act::Update(policy) => Some(&**policy),
-            _ => None,
-        }));
-        let mut filters = policies.iter().map(|p| !p.filter_criteria.is_empty());
-        (filters.clone().any(|f| f), filters.all(|f| f))
-    }
-
+impl Facts<'_> {
     fn every_record_ends_in_one_way(&self) {
         let mut ends: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         for number in self.world.places.keys() {
@@ -161,7 +93,7 @@ impl<'a> Facts<'a> {
     }
 
     /// Records that are done and have such an effect, in order.
-    fn wanted(&self, has: impl Fn(&super::plan::Planned) -> bool) -> Vec<usize> {
+    fn wanted(&self, has: impl Fn(&Planned) -> bool) -> Vec<usize> {
         let all = self.world.places.keys().copied();
         all.filter(|n| has(&self.plan.records[*n]) && self.is_done(*n))
             .collect()
@@ -278,229 +210,4 @@ impl<'a> Facts<'a> {
             ));
         }
     }
-
-    /// A request id stands for one batch, of which only what ended otherwise may be missing later.
-    fn request_ids_stand_for_their_batch(&self) {
-        let (sometimes, always) = self.filtered();
-        if sometimes != always {
-            return;
-        }
-        let released = |n: &usize| self.is_done(*n);
-        let marked = self.failures.iter().filter(|(entry, _)| entry.parked);
-        let released = marked.filter(|(_, batch)| numbers_of(batch).iter().any(released));
-        self.world.log.reach("released", released.count() as u64);
-        let mut may_go: BTreeSet<usize> = self.parked.values().flatten().copied().collect();
-        for (entry, batch) in &self.failures {
-            if entry.reason == Reason::RecordAgeExceeded {
-                may_go.extend(numbers_of(batch));
-            }
-        }
-        let mut batches: BTreeMap<&str, &Call> = BTreeMap::new();
-        for call in &self.calls {
-            if let Some(before) = batches.insert(&call.request_id, call) {
-                let gone = |n: &&usize| !call.records.contains(n);
-                let trimmed = |n: &usize| {
-                    let place = &self.world.places[n];
-                    self.world
-                        .trimmed
-                        .get(&place.shard)
-                        .is_some_and(|t| place.first < *t)
-                };
-                let missing: Vec<_> = before.records.iter().filter(gone).collect();
-                let shrunk = missing.iter().all(|n| may_go.contains(*n) || trimmed(n));
-                let kept = call.records.iter().all(|n| before.records.contains(n));
-                if !shrunk || !kept || before.shard != call.shard {
-                    let (before, after) = (&before.records, &call.records);
-                    self.broken(format!("one request id for {before:?} and {after:?}"));
-                }
-            }
-        }
-    }
-
-    fn unchanged_batches_keep_their_request_id(&self) {
-        let mut last: BTreeMap<(u32, &[usize]), &Call> = BTreeMap::new();
-        for call in self.calls.iter().filter(|call| !call.is_final) {
-            let id = (call.shard, call.records.as_slice());
-            if let Some(before) = last.insert(id, call)
-                && before.request_id != call.request_id
-            {
-                let records = &call.records;
-                self.broken(format!(
-                    "{records:?} were tried again under another request id"
-                ));
-            }
-        }
-    }
-
-    /// A batch that failed and is tried unchanged waits 0.2 s, and then twice as long each time.
-    /// What became of its expired head in the meantime does not hurry it.
-    fn unchanged_batches_wait_longer_each_time(&self) {
-        if self.can_conflict() {
-            return;
-        }
-        let mut last: BTreeMap<&str, (&Call, u32)> = BTreeMap::new();
-        for call in &self.calls {
-            let failures = match last.get(call.request_id.as_str()) {
-                Some((before, failures)) => {
-                    let gap = call.began.since(before.began.plus(before.takes));
-                    let failed = !matches!(before.ended, CallEnd::Done | CallEnd::Throttled);
-                    if failed && *failures > 0 && gap < backoff(*failures) {
-                        let records = &call.records;
-                        self.broken(format!(
-                            "{records:?} waited {gap:?} after {failures} failures"
-                        ));
-                    }
-                    *failures
-                }
-                None => 0,
-            };
-            // In record mode a shared limit at a later record has no failure of this batch's.
-            let counts = match call.ended {
-                CallEnd::Failed(Some(record)) => call.records.first() == Some(&record),
-                CallEnd::Failed(None) => false,
-                CallEnd::Partial => true,
-                CallEnd::Done | CallEnd::Throttled => false,
-            };
-            let failures = failures + u32::from(counts);
-            last.insert(&call.request_id, (call, failures));
-        }
-    }
-
-    /// Whether an attempt may be made again because of what another one, or a missing stream, did.
-    fn can_conflict(&self) -> bool {
-        let emits_fail = !self.plan.has_target && self.plan.records.iter().any(|r| r.emits);
-        // Only keys that stand in several shards are changed by two batches at a time.
-        emits_fail || self.plan.records.iter().any(|r| r.hash.is_some())
-    }
-
-    /// The attempts of a batch, or of a record in record mode, are one and the retries: no more,
-    /// and no fewer when they are what ended it.
-    fn budgets_are_used_up_and_not_exceeded(&self) {
-        let Some(retries) = self.plan.policy.maximum_retry_attempts else {
-            return;
-        };
-        let budget = 1 + retries as usize;
-        if self.can_conflict() {
-            return;
-        }
-        let record_mode = self.plan.policy.window().is_none()
-            && matches!(
-                self.plan.carrier,
-                Carrier::Packed {
-                    mode: Mode::Record,
-                    ..
-                }
-            );
-        let exhausted = self
-            .failures
-            .iter()
-            .filter(|(entry, _)| entry.reason == Reason::RetryAttemptsExhausted);
-        if record_mode {
-            let unnamed = [FaultKind::Hidden, FaultKind::Malformed];
-            let mut faults = self.plan.records.iter().filter_map(|r| r.fault);
-            if faults.any(|fault| unnamed.contains(&fault.kind)) {
-                return;
-            }
-            let tries = |n: usize| {
-                let calls = self.calls.iter();
-                calls
-                    .filter(|call| call.ended == CallEnd::Failed(Some(n)))
-                    .count()
-            };
-            let given_up: Vec<usize> = exhausted.flat_map(|(_, batch)| numbers_of(batch)).collect();
-            for number in self.world.places.keys().copied() {
-                let tries = tries(number);
-                if tries > budget || (given_up.contains(&number) && tries != budget) {
-                    self.broken(format!("record {number} had {tries} attempts of {budget}"));
-                }
-            }
-            return;
-        }
-        for (entry, _) in exhausted {
-            let failed = |call: &&Call| matches!(call.ended, CallEnd::Failed(_) | CallEnd::Partial);
-            let calls = self
-                .calls
-                .iter()
-                .filter(|call| call.request_id == entry.request_id);
-            let tries = calls.filter(failed).count();
-            if tries != budget {
-                let first = entry.first_sequence_number;
-                self.broken(format!(
-                    "the batch at {first:?} had {tries} attempts of {budget}"
-                ));
-            }
-        }
-    }
-}
-
-fn numbers_of(batch: &Batch) -> Vec<usize> {
-    batch
-        .iter()
-        .map(|record| number_of(record.parts.data))
-        .collect()
-}
-
-async fn failures(world: &World) -> Vec<(FailureEntry, Batch)> {
-    let scope = Scope::default();
-    let failures = Failures::new(
-        world.shell.memory.clone(),
-        world.handler.clone(),
-        world.functions.clone(),
-        world.clock,
-    );
-    let filter = FailureFilter::default();
-    let mut all = Vec::new();
-    for entry in failures.list(&scope, &filter).expect("entries") {
-        let batch = failures
-            .payload(&scope, &entry.id)
-            .await
-            .expect("a payload");
-        all.push((entry, batch));
-    }
-    all
-}
-
-fn parked_keys(world: &World) -> BTreeMap<String, ParkedKey> {
-    let prefix = Key::new(Table::ParkedKey, &Scope::default()).part(&world.truth.mapping().id);
-    let found = world.shell.memory.scan(&prefix, None, usize::MAX);
-    let keys = found.expect("parked keys").into_iter().map(|(_, stored)| {
-        let key: ParkedKey = serde_json::from_slice(&stored.value).expect("a parked key");
-        (key.key.clone(), key)
-    });
-    keys.collect()
-}
-
-async fn parked(world: &World) -> BTreeMap<String, Vec<usize>> {
-    let memory = &world.shell.memory;
-    let prefix = Key::new(Table::Parked, &Scope::default()).part(&world.truth.mapping().id);
-    let mut parked: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    for (key, _) in memory.scan(&prefix, None, usize::MAX).expect("parked runs") {
-        let stored = memory.blob(&key).await.expect("a blob").expect("a blob");
-        let batch = Batch::from_stored(stored).expect("a batch");
-        let (_, parts) = key.split().expect("a key");
-        let name = String::from_utf8_lossy(parts[1]).into_owned();
-        parked.entry(name).or_default().extend(numbers_of(&batch));
-    }
-    parked
-}
-
-async fn emitted(world: &World) -> Vec<usize> {
-    let memory = &world.shell.memory;
-    let name = "out".parse().expect("a name");
-    let Some(stream) = memory.stream(&Scope::default(), &name) else {
-        return Vec::new();
-    };
-    let limit = ReadLimit {
-        records: usize::MAX,
-        bytes: usize::MAX,
-    };
-    let shard = shardmill_core::ShardKey {
-        stream: stream.id,
-        shard: stream.shards[0].id,
-    };
-    let from = Position::of(1).record;
-    let blocks = memory.read(shard, from, limit).await.expect("blocks");
-    let records = blocks.iter().flat_map(|block| block.iter());
-    let number = |data: &[u8]| String::from_utf8_lossy(data).parse().expect("a number");
-    records.map(|record| number(record.parts.data)).collect()
 }

@@ -1,33 +1,29 @@
 //! One run: a host on the store in memory, simulated time, and what the plan does to them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use shardmill_core::mapping::{OnExhausted, Policy, StartingPosition};
-use shardmill_core::reshard;
 use shardmill_core::sandbox::Sandbox;
 use shardmill_core::stream::StreamMode;
-use shardmill_core::{
-    HashKey, Records, Scope, Shard, ShardId, ShardKey, Stream, StreamId, UnixMillis,
-};
-use shardmill_store::{Append, Appended, Memory, Route, Seek, Store, StreamChange, Trim, Tx};
+use shardmill_core::{Scope, ShardId, Stream, StreamId, UnixMillis};
+use shardmill_store::{Appended, Memory, Store, StreamChange, Tx};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::defect::Defect;
 use super::handler::{Handler, Seen};
 use super::log::{Log, WORLD};
-use super::plan::{Act, GRID_MS, HELP_SLOTS, Plan};
+use super::plan::{GRID_MS, HELP_SLOTS, Plan};
 use super::store::{Faults, Shell};
 use super::truth::Truth;
 use super::{laws, plan};
 use crate::clock::Clock;
 use crate::functions::{FunctionSettings, Functions};
-use crate::mapping::{CreateMapping, Mappings, Origin, UpdateMapping};
+use crate::mapping::{CreateMapping, Mappings, Origin};
 
 /// When every run begins; on the grid.
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -76,9 +72,9 @@ pub(super) struct World {
     /// Whether a shard stood still, so that attempts were counted anew.
     pub(super) was_paused: bool,
     /// How far the clock has leapt, ms.
-    leapt: u64,
+    pub(super) leapt: u64,
     defect: Option<Defect>,
-    mappings: Mappings,
+    pub(super) mappings: Mappings,
     running: JoinHandle<()>,
     stop: CancellationToken,
 }
@@ -117,6 +113,7 @@ impl World {
             policy: plan.policy.clone(),
             enabled: true,
             origin: Origin::Manifest,
+            on_failure: None,
         };
         let mapping = mappings.create(&scope, request).await.expect("mapped");
         truth.is_about(mapping);
@@ -164,7 +161,7 @@ impl World {
         }
     }
 
-    async fn restart(&mut self) {
+    pub(super) async fn restart(&mut self) {
         self.log.reach("died", 1);
         self.log
             .note(self.clock.now(), WORLD, || "the host died".into());
@@ -173,191 +170,6 @@ impl World {
         *self.shell.died.lock().unwrap() = CancellationToken::new();
         (self.mappings, self.functions) = host(&self.shell, &self.handler, self.clock, self.defect);
         self.running = start(&self.mappings, &self.stop);
-    }
-
-    async fn act(&mut self, act: &Act) {
-        let scope = Scope::default();
-        match act {
-            Act::Put(records) => self.put(records.clone()).await,
-            Act::Split(nth) => self.split(*nth).await,
-            Act::Merge(nth) => self.merge(*nth).await,
-            Act::Crash { commits, after } => {
-                let mut faults = self.shell.faults.lock().unwrap();
-                (faults.crash_at, faults.crash_after) = (*commits, *after);
-            }
-            Act::Refuse(commits) => {
-                let mut faults = self.shell.faults.lock().unwrap();
-                faults.refuse = *commits;
-                faults.refused.clear();
-            }
-            Act::Throttle(attempts) => {
-                let shards = self.truth.stream().shards.clone();
-                let mut seen = self.handler.seen.lock().unwrap();
-                seen.throttles = shards.iter().map(|s| (s.id.0, *attempts)).collect();
-            }
-            Act::Update(policy) => self.update(Some((**policy).clone()), None).await,
-            Act::Disable => self.update(None, Some(false)).await,
-            Act::Enable => self.update(None, Some(true)).await,
-            Act::Resume => {
-                let mappings = self.mappings.clone();
-                self.or_die(async { mappings.resume(&scope, "m").await.map(|_| ()) })
-                    .await;
-            }
-            Act::Release => {
-                let mappings = self.mappings.clone();
-                let unpark = async { mappings.unpark(&scope, "m", None).await.map(|_| ()) };
-                self.or_die(unpark).await;
-            }
-            Act::Deploy => {
-                let functions = Arc::clone(&self.functions);
-                self.handler.seen.lock().unwrap().version += 1;
-                let version = self.handler.seen.lock().unwrap().version;
-                let mut settings = FunctionSettings::default();
-                settings
-                    .environment
-                    .insert("VERSION".into(), version.to_string());
-                let deploy = async {
-                    functions
-                        .deploy(&scope, "f", Bytes::new(), settings)
-                        .await
-                        .map(|_| ())
-                };
-                self.or_die(deploy).await;
-            }
-            Act::Jump(millis) => {
-                self.leapt += millis;
-                tokio::time::advance(Duration::from_millis(*millis)).await;
-            }
-            Act::Trim { shard, percent } => self.trim(*shard, *percent).await,
-        }
-    }
-
-    /// Waits for an operation, or for the host to die at it. Refused operations are not repeated.
-    async fn or_die<E: std::fmt::Display>(
-        &mut self,
-        operation: impl Future<Output = Result<(), E>>,
-    ) {
-        let died = self.shell.died();
-        tokio::select! {
-            biased;
-            done = operation => {
-                if let Err(error) = done {
-                    self.log.note(self.clock.now(), WORLD, || format!("refused: {error}"));
-                }
-                return;
-            }
-            () = died.cancelled() => {}
-        }
-        self.restart().await;
-    }
-
-    async fn update(&mut self, policy: Option<Policy>, enabled: Option<bool>) {
-        let mappings = self.mappings.clone();
-        let change = UpdateMapping {
-            policy,
-            enabled,
-            ..UpdateMapping::default()
-        };
-        let scope = Scope::default();
-        self.or_die(async { mappings.update(&scope, "m", change).await.map(|_| ()) })
-            .await;
-    }
-
-    pub(super) fn key(&self, shard: ShardId) -> ShardKey {
-        let stream = self.truth.mapping().stream_id;
-        ShardKey { stream, shard }
-    }
-
-    async fn put(&mut self, numbers: std::ops::Range<usize>) {
-        let mut records = Records::default();
-        for number in numbers.clone() {
-            let planned = &self.plan.records[number];
-            let data = format!("{{\"n\":{number},\"keep\":{}}}", planned.kept);
-            records.push(&planned.key, planned.hash, data.as_bytes());
-        }
-        let append = Append {
-            stream: self.truth.mapping().stream_id,
-            route: Route::HashKey,
-            records,
-        };
-        let appends = vec![append];
-        let put = self
-            .shell
-            .memory
-            .commit(Tx {
-                appends,
-                ..Tx::default()
-            })
-            .await;
-        for (number, place) in numbers.zip(put.expect("put").appended) {
-            self.log.note(self.clock.now(), WORLD, || {
-                let Appended { shard, first, .. } = place;
-                format!(
-                    "record {number} is {first} of {shard}: {:?}",
-                    self.plan.records[number]
-                )
-            });
-            self.places.insert(number, place);
-        }
-    }
-
-    async fn split(&mut self, nth: u32) {
-        let stream = self.truth.stream();
-        let Some(shard) = nth_open(&stream, nth) else {
-            return;
-        };
-        let range = shard.range;
-        let middle = HashKey(range.start.0 + (range.end.0 - range.start.0) / 2);
-        if let Ok(changed) = reshard::split(&stream, shard.id, middle, self.clock.now()) {
-            self.change(changed).await;
-        }
-    }
-
-    async fn merge(&mut self, nth: u32) {
-        let stream = self.truth.stream();
-        let Some(one) = nth_open(&stream, nth) else {
-            return;
-        };
-        let mut open = stream.shards.iter().filter(|s| s.is_open());
-        let touches = |s: &&Shard| s.range.start.0.checked_sub(1) == Some(one.range.end.0);
-        let Some(other) = open.find(touches) else {
-            return;
-        };
-        if let Ok(changed) = reshard::merge(&stream, one.id, other.id, self.clock.now()) {
-            self.change(changed).await;
-        }
-    }
-
-    async fn change(&self, stream: Stream) {
-        let streams = vec![StreamChange::Update(Box::new(stream))];
-        let changed = self
-            .shell
-            .memory
-            .commit(Tx {
-                streams,
-                ..Tx::default()
-            })
-            .await;
-        changed.expect("changed");
-    }
-
-    async fn trim(&mut self, nth: u32, percent: u32) {
-        let stream = self.truth.stream();
-        let shard = stream.shards[nth as usize % stream.shards.len()].id;
-        let key = self.key(shard);
-        let memory = &self.shell.memory;
-        let end = memory.seek(key, Seek::Latest).await.expect("a shard");
-        let before = 1 + (end - 1) * u64::from(percent) / 100;
-        let trims = vec![Trim { shard: key, before }];
-        memory
-            .commit(Tx {
-                trims,
-                ..Tx::default()
-            })
-            .await
-            .expect("trimmed");
-        let trimmed = self.trimmed.entry(shard).or_default();
-        *trimmed = before.max(*trimmed);
     }
 
     async fn drain(&mut self) {
@@ -503,12 +315,6 @@ async fn create_stream(memory: &Memory, name: &str, shards: u32) {
         })
         .await;
     made.expect("made");
-}
-
-/// The n-th open shard, unless there are many already.
-fn nth_open(stream: &Stream, nth: u32) -> Option<&Shard> {
-    let open: Vec<&Shard> = stream.shards.iter().filter(|s| s.is_open()).collect();
-    (open.len() < 8).then(|| open[nth as usize % open.len()])
 }
 
 /// So that the constants of a plan are used where they belong.
