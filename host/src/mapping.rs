@@ -5,7 +5,9 @@
 
 mod commit;
 mod failures;
+mod fates;
 mod filters;
+mod ids;
 mod in_flight;
 mod metrics;
 mod operate;
@@ -25,6 +27,8 @@ pub use failures::{
     BadBundle, Difference, FailureBounds, FailureEntry, FailureFilter, Failures, FailuresError,
     Imported, Line, Page, RedriveOutcome, Redriven, Replay, Replayed, Room,
 };
+pub use fates::{Fate, FatesError, Placed};
+pub use ids::Ids;
 pub use metrics::{MappingMetrics, MetricsSnapshot};
 pub use operate::{RewindOptions, RewindTo};
 pub use parked::{ParkedKey, Release};

@@ -9,7 +9,7 @@ use shardmill_store::Store;
 use crate::clock::Clock;
 use crate::delivery::{self, Delivery};
 use crate::functions::Functions;
-use crate::mapping::{Failures, Mappings};
+use crate::mapping::{Failures, Ids, Mappings};
 
 /// Functions, mappings and failures over one store and one sandbox. Cheap to clone.
 #[derive(Clone)]
@@ -42,18 +42,31 @@ impl Workloads {
         notes: Option<PathBuf>,
         delivery: Delivery,
     ) -> Self {
+        Self::with_ids(store, sandbox, clock, notes, delivery, Ids::Random)
+    }
+
+    /// The same, with ids of mappings and requests from a source of one's own.
+    pub fn with_ids(
+        store: Arc<dyn Store>,
+        sandbox: Arc<dyn Sandbox>,
+        clock: Clock,
+        notes: Option<PathBuf>,
+        delivery: Delivery,
+        ids: Ids,
+    ) -> Self {
         let functions = Arc::new(Functions::new(
             Arc::clone(&store),
             Arc::clone(&sandbox),
             clock,
         ));
-        let mappings = Mappings::with_notes(
+        let mappings = Mappings::with_ids(
             store,
             sandbox,
             Arc::clone(&functions),
             clock,
             notes,
             delivery,
+            ids,
         );
         let failures = Failures::of(&mappings);
         Self {

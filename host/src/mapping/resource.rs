@@ -14,9 +14,9 @@ use shardmill_store::{
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::failures::Ledger;
+use super::ids::Ids;
 use super::metrics::MappingMetrics;
 use super::parked::ParkedKeys;
 use super::supervisor;
@@ -179,6 +179,7 @@ pub(super) struct Inner {
     pub(super) applied: Mutex<BTreeMap<String, Mapping>>,
     /// Where pollers note what they have in flight; nowhere without one.
     pub(super) notes: Option<PathBuf>,
+    pub(super) ids: Ids,
     /// Batches of one function share this lock; one that met three conflicts holds it alone.
     pub(super) function_locks: Mutex<FunctionLocks>,
     /// Reports what is given up.
@@ -214,6 +215,20 @@ impl Mappings {
         notes: Option<PathBuf>,
         delivery: Delivery,
     ) -> Self {
+        let ids = Ids::Random;
+        Self::with_ids(store, sandbox, functions, clock, notes, delivery, ids)
+    }
+
+    /// The same, with ids of mappings and requests from a source of one's own.
+    pub fn with_ids(
+        store: Arc<dyn Store>,
+        sandbox: Arc<dyn Sandbox>,
+        functions: Arc<Functions>,
+        clock: Clock,
+        notes: Option<PathBuf>,
+        delivery: Delivery,
+        ids: Ids,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 store,
@@ -227,6 +242,7 @@ impl Mappings {
                 parked: Mutex::default(),
                 applied: Mutex::default(),
                 notes,
+                ids,
                 function_locks: Mutex::default(),
                 delivery,
                 ledger: Ledger::default(),
@@ -284,7 +300,7 @@ impl Mappings {
         let destination = request.on_failure.as_ref();
         let destination = destination.map(|d| inner.delivery.check(scope, d));
         let destination = destination.transpose()?.flatten();
-        let id = Uuid::new_v4().to_string();
+        let id = inner.ids.next();
         let mapping = Mapping {
             name: request.name.unwrap_or_else(|| id.clone()),
             id,

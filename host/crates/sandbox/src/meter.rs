@@ -3,6 +3,9 @@
 //! An invocation is charged for its own running and its own sleeping, not for its waiting for a
 //! slice: a neighbour that spins costs it latency, never its deadline. Every slice ends where the
 //! guest yields (each [`SLICE_FUEL`] of fuel) or sleeps; that is where the deadline is checked.
+//!
+//! On simulated time running counts nothing, which differs from run to run, and sleeping counts in
+//! full but is over at once: fuel bounds the one, the deadline the other, both exactly.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,9 +28,19 @@ pub(crate) struct Signals {
     finished: AtomicBool,
     slices: AtomicU64,
     wake_at: Mutex<Option<Instant>>,
+    /// Set on simulated time: what was slept and is not charged yet.
+    skipped: Option<Mutex<Duration>>,
 }
 
 impl Signals {
+    /// Those of an attempt on simulated time.
+    pub(crate) fn simulated() -> Self {
+        Self {
+            skipped: Some(Mutex::default()),
+            ..Self::default()
+        }
+    }
+
     /// Nobody waits for the attempt any more.
     pub(crate) fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
@@ -60,8 +73,20 @@ impl Signals {
     }
 }
 
-/// Sleeps without holding the thread: the invoker puts the attempt aside until then.
+/// Sleeps without holding the thread: the invoker puts the attempt aside until then. On simulated
+/// time the attempt only yields, so that the span is charged.
 pub(crate) async fn sleep(signals: &Signals, span: Duration) {
+    if let Some(skipped) = &signals.skipped {
+        let mut charged = false;
+        return poll_fn(|_| {
+            if std::mem::replace(&mut charged, true) {
+                return Poll::Ready(());
+            }
+            *skipped.lock().unwrap_or_else(PoisonError::into_inner) = span;
+            Poll::Pending
+        })
+        .await;
+    }
     // A span past what the clock can say is past every deadline, too.
     let now = Instant::now();
     let until = now
@@ -135,7 +160,15 @@ impl Meter {
         let start = Instant::now();
         let polled = catch_unwind(AssertUnwindSafe(|| work.poll(cx)));
         let end = Instant::now();
-        self.used += end.saturating_duration_since(start);
+        let ran = match &signals.skipped {
+            None => end.saturating_duration_since(start),
+            Some(skipped) => {
+                let span =
+                    std::mem::take(&mut *skipped.lock().unwrap_or_else(PoisonError::into_inner));
+                span.min(self.allowed.saturating_sub(self.used))
+            }
+        };
+        self.used += ran;
         match polled {
             Err(panic) => Poll::Ready(Err(Cut::Panicked(panic_message(&*panic)))),
             Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),

@@ -44,6 +44,10 @@ pub struct SandboxConfig {
     pub admission_timeout: Duration,
     /// Largest module, bytes. Default: 64 MiB.
     pub max_module_bytes: usize,
+    /// Whether guests run on simulated time: their running takes none, and their sleeping is over
+    /// at once, though it counts towards their timeout; [`Usage::duration`] is what they slept. What
+    /// stops a guest that only runs is its fuel. Default: no.
+    pub simulated_time: bool,
 }
 
 impl Default for SandboxConfig {
@@ -54,6 +58,7 @@ impl Default for SandboxConfig {
             concurrency: 256,
             admission_timeout: Duration::from_secs(10),
             max_module_bytes: 64 << 20,
+            simulated_time: false,
         }
     }
 }
@@ -187,7 +192,11 @@ impl WasmSandbox {
             Ok(reservation) => reservation,
             Err(reason) => return throttled(reason),
         };
-        let signals = Arc::new(Signals::default());
+        let signals = Arc::new(if self.config.simulated_time {
+            Signals::simulated()
+        } else {
+            Signals::default()
+        });
         let (report, reported) = oneshot::channel();
         let running = Arc::clone(&signals);
         let work = async move {

@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 use shardmill_core::limits::FunctionLimits;
-use shardmill_core::mapping::Reason;
+use shardmill_core::mapping::{Reason, Span};
 use shardmill_core::outcome::{Cause, Frame};
 use shardmill_core::{Scope, SequenceNumber, UnixMillis};
 use shardmill_store::{Key, ReadError, Table};
@@ -58,6 +58,10 @@ pub struct FailureEntry {
     pub invocations: u32,
     /// How many records there are. Records whose data is gone are counted.
     pub records: u64,
+    /// Where the records lie in their shard; other lanes' records and such as were filtered out
+    /// may lie between them. Absent in entries of older versions.
+    #[serde(default)]
+    pub span: Option<Span>,
     /// Sequence number of the first record, if it is known.
     pub first_sequence_number: Option<SequenceNumber>,
     /// Sequence number of the last record.

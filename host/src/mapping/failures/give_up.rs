@@ -156,6 +156,7 @@ fn describe(
             0 => given_up.span.to.record - given_up.span.from.record,
             len => len as u64,
         },
+        span: Some(given_up.span),
         first_sequence_number: first.map(|r| r.sequence_number()),
         last_sequence_number: last.map(|r| r.sequence_number()),
         first_arrival: first.map(|r| r.arrival),

@@ -10,7 +10,6 @@ use shardmill_core::mapping::{
     window_end, window_step,
 };
 use shardmill_core::{Batch, RecordRef, UnixMillis};
-use uuid::Uuid;
 
 use super::attempt::Job;
 use super::{End, FOREVER, PROGRESS_DELAY, Poller, Trouble, Wait, Wakes};
@@ -491,6 +490,6 @@ impl Poller {
 
 impl crate::mapping::resource::Inner {
     pub(in crate::mapping) fn request_id(&self) -> String {
-        Uuid::new_v4().to_string()
+        self.ids.next()
     }
 }

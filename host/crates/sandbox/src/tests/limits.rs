@@ -335,3 +335,22 @@ async fn effects_above_their_limits_end_the_attempt() {
         );
     }
 }
+
+#[tokio::test]
+async fn on_simulated_time_a_guest_is_charged_its_sleep_and_nothing_else() {
+    let host = Host::with(SandboxConfig {
+        invoker_threads: 1,
+        concurrency: 4,
+        simulated_time: true,
+        ..SandboxConfig::default()
+    });
+    for (seconds, slept, cut) in [(0, 0, false), (2, 2, false), (3600, 3, true)] {
+        let body = sleep(Duration::from_secs(seconds));
+        let started = tokio::time::Instant::now();
+        let report = host.run(&handler(BATCH, &body), 1).await;
+        assert!(started.elapsed() < Duration::from_secs(2), "nobody waits");
+        assert_eq!(report.usage.duration, Duration::from_secs(slept));
+        let timed_out = matches!(&report.outcome, Outcome::Failed(_));
+        assert_eq!(timed_out, cut, "{seconds} s: {:?}", report.outcome);
+    }
+}
