@@ -1,4 +1,4 @@
-//! The command line: one file per command. All but `serve` and `repair` are clients of a running
+//! The command line: one file per command. All but `serve`, `test` and `repair` are clients of a running
 //! host, over its HTTP interface, and do not look at its files.
 //!
 //! Exit codes: 0 done; 1 a mistake, or the host could not do it; 2 bad arguments.
@@ -17,6 +17,7 @@ mod serve;
 mod state;
 mod streams;
 mod tail;
+mod test;
 
 use std::process::ExitCode;
 
@@ -31,9 +32,18 @@ use client::Client;
 #[command(name = "shardmill", version, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: AnyCommand,
 }
 
+#[derive(Debug, Subcommand)]
+enum AnyCommand {
+    #[command(flatten)]
+    Now(Command),
+    /// Run scenarios: tests of handlers on simulated time, without a host
+    Test(test::Arguments),
+}
+
+/// Those that run on the real clock.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the host
@@ -95,21 +105,30 @@ impl Connection {
 }
 
 /// Parses the arguments and runs the command. `sandbox` makes the machine that `serve` runs
-/// guests on.
-pub fn main(sandbox: NewSandbox) -> ExitCode {
-    let arguments = Arguments::parse();
+/// guests on, `simulated` one for `test`, where they run on simulated time.
+pub fn main(sandbox: NewSandbox, simulated: NewSandbox) -> ExitCode {
+    let command = match Arguments::parse().command {
+        AnyCommand::Now(command) => command,
+        // Each scenario has a runtime of its own, with a clock of its own.
+        AnyCommand::Test(arguments) => return exit(test::run(&arguments, simulated)),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
     let ended = match runtime {
         Ok(runtime) => {
-            let ended = runtime.block_on(run(arguments.command, sandbox));
+            let ended = runtime.block_on(run(command, sandbox));
             // A read from a terminal cannot be taken back: do not wait for it.
             runtime.shutdown_background();
             ended
         }
         Err(error) => Err(anyhow::Error::new(error).context("start the runtime")),
     };
+    exit(ended)
+}
+
+/// The exit code; an error is printed on one line.
+fn exit(ended: anyhow::Result<ExitCode>) -> ExitCode {
     match ended {
         Ok(code) => code,
         Err(error) if print::is_broken_pipe(&error) => ExitCode::SUCCESS,

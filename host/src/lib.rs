@@ -11,6 +11,7 @@ pub mod janitor;
 pub mod manifest;
 pub mod mapping;
 pub mod queues;
+pub mod scenario;
 pub(crate) mod seal;
 pub mod serve;
 pub mod server;

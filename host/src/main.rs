@@ -6,5 +6,8 @@ use std::sync::Arc;
 use shardmill_sandbox::{SandboxConfig, WasmSandbox};
 
 fn main() -> ExitCode {
-    shardmill::cli::main(|| Ok(Arc::new(WasmSandbox::new(SandboxConfig::default())?)))
+    shardmill::cli::main(
+        || Ok(Arc::new(WasmSandbox::new(SandboxConfig::default())?)),
+        || Ok(Arc::new(WasmSandbox::new(SandboxConfig::simulated())?)),
+    )
 }

@@ -11,12 +11,12 @@ mod reconcile;
 mod table;
 mod watch;
 
-pub(crate) use check::{check_function, check_mapping};
+pub(crate) use check::{check_function, check_mapping, instant};
 pub(crate) use check_delivery::check_on_failure;
 pub use error::ManifestError;
-pub(crate) use error::{BadKey, unknown_key};
+pub(crate) use error::{BadKey, closest, unknown_key};
 pub use reconcile::{Problem, Reconciler, Summary};
-pub(crate) use table::{FunctionTable, MappingTable};
+pub(crate) use table::{FunctionTable, Instant, MappingTable, StreamTable};
 pub use watch::WatchedFiles;
 
 use std::net::SocketAddr;
@@ -147,6 +147,25 @@ impl Manifest {
             path: path.into(),
             bad,
         })
+    }
+
+    /// Checks tables that make up a whole manifest; files are relative to `base`.
+    ///
+    /// # Errors
+    /// The key that makes no sense, with its table.
+    pub(crate) fn of_tables(
+        stream: Vec<StreamTable>,
+        function: FunctionTable,
+        mapping: MappingTable,
+        base: &Path,
+    ) -> Result<Self, BadKey> {
+        let raw = table::RawManifest {
+            stream,
+            function: vec![function],
+            mapping: vec![mapping],
+            ..table::RawManifest::default()
+        };
+        check::check(raw, base)
     }
 
     /// The modules that it names.

@@ -25,6 +25,13 @@ pub(super) fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
+/// Writes lines that end themselves to standard output.
+pub(super) fn text(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    write!(out, "{text}")?;
+    Ok(out.flush()?)
+}
+
 /// Writes a table without the blanks that pad its last column; `empty` where there is no row.
 pub(super) fn rows(table: &Table, empty: &str) -> anyhow::Result<()> {
     if table.row_iter().next().is_none() {

@@ -301,23 +301,33 @@ fn check_together(policy: &Policy, here: &Table) -> Result<(), BadKey> {
     })
 }
 
+/// What is possible for a point in time.
+const INSTANT_EXPECTED: &str =
+    "a date and time with offset, as 2026-01-31T12:00:00Z, or seconds since 1970";
+
+/// A point in time, however it is written.
+///
+/// # Errors
+/// Any other text, a date without a time, a negative number; the key is the one that is given.
+pub(crate) fn instant(key: &'static str, at: &Instant, here: &str) -> Result<UnixMillis, BadKey> {
+    let here = Table(here.into());
+    let (shown, parsed) = match at {
+        Instant::Seconds(seconds) => {
+            let good = *seconds >= 0.0 && seconds.is_finite();
+            let at = good.then_some(UnixMillis((seconds * 1000.0) as u64));
+            (seconds.to_string(), at)
+        }
+        Instant::Text(text) => (format!("{text:?}"), timestamp::parse(text)),
+        Instant::Toml(date) => (date.to_string(), timestamp::parse(&date.to_string())),
+    };
+    parsed.ok_or_else(|| here.bad(key, shown, INSTANT_EXPECTED))
+}
+
 fn check_position(table: &MappingTable, here: &Table) -> Result<Option<StartingPosition>, BadKey> {
     const KEY: &str = "starting_position_timestamp";
-    const EXPECTED: &str =
-        "a date and time with offset, as 2026-01-31T12:00:00Z, or seconds since 1970";
-    let at = match &table.starting_position_timestamp {
-        None => None,
-        Some(Instant::Seconds(seconds)) if *seconds >= 0.0 && seconds.is_finite() => {
-            Some(UnixMillis((seconds * 1000.0) as u64))
-        }
-        Some(Instant::Seconds(seconds)) => return Err(here.bad(KEY, seconds, EXPECTED)),
-        Some(Instant::Text(text)) => Some(
-            timestamp::parse(text).ok_or_else(|| here.bad(KEY, format!("{text:?}"), EXPECTED))?,
-        ),
-        Some(Instant::Toml(date)) => {
-            Some(timestamp::parse(&date.to_string()).ok_or_else(|| here.bad(KEY, date, EXPECTED))?)
-        }
-    };
+    const EXPECTED: &str = INSTANT_EXPECTED;
+    let at = table.starting_position_timestamp.as_ref();
+    let at = at.map(|at| instant(KEY, at, &here.0)).transpose()?;
     const WORDS: [&str; 3] = ["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"];
     match (table.starting_position.as_deref(), at) {
         (None, None) => Ok(None),

@@ -68,7 +68,7 @@ impl fmt::Display for BadKey {
 
 impl ManifestError {
     /// What the parser says, with its line, and a suggestion for a key that it does not know.
-    pub(super) fn from_toml(path: &Path, text: &str, error: &toml::de::Error) -> Self {
+    pub(crate) fn from_toml(path: &Path, text: &str, error: &toml::de::Error) -> Self {
         let at = error.span().map_or(0, |span| span.start);
         let line = text.as_bytes()[..at.min(text.len())]
             .iter()

@@ -63,6 +63,18 @@ impl Default for SandboxConfig {
     }
 }
 
+impl SandboxConfig {
+    /// For guests that run one at a time, on simulated time.
+    pub fn simulated() -> Self {
+        Self {
+            invoker_threads: 1,
+            concurrency: 4,
+            simulated_time: true,
+            ..Self::default()
+        }
+    }
+}
+
 /// What guests hold at this moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InUse {

@@ -338,12 +338,7 @@ async fn effects_above_their_limits_end_the_attempt() {
 
 #[tokio::test]
 async fn on_simulated_time_a_guest_is_charged_its_sleep_and_nothing_else() {
-    let host = Host::with(SandboxConfig {
-        invoker_threads: 1,
-        concurrency: 4,
-        simulated_time: true,
-        ..SandboxConfig::default()
-    });
+    let host = Host::with(SandboxConfig::simulated());
     for (seconds, slept, cut) in [(0, 0, false), (2, 2, false), (3600, 3, true)] {
         let body = sleep(Duration::from_secs(seconds));
         let started = tokio::time::Instant::now();

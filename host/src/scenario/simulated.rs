@@ -1,0 +1,110 @@
+//! The sandbox on simulated time. It must itself be one whose guests' running takes no time and
+//! whose sleeping is over at once; what they slept then passes on the simulated clock.
+//!
+//! An invocation runs to its end before anything else of the host goes on, while the runtime's
+//! only thread waits for it. So no time passes meanwhile (a paused clock moves on when there is
+//! nothing to do), and invocations of several shards end in the order in which they began: a run
+//! is the same every time, whatever the machine does.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+use bytes::Bytes;
+use shardmill_core::Outcome;
+use shardmill_core::sandbox::{BoxFuture, Input, Invocation, LoadError, Module, Report, Sandbox};
+
+use super::facts::Invoked;
+
+/// Bit of a batch's flags: the window's final invocation. `docs/abi.md`.
+const FINAL_INVOCATION: u32 = 1;
+
+/// A sandbox whose every invocation is noted.
+pub(super) struct Simulated {
+    inner: Arc<dyn Sandbox>,
+    invoked: Mutex<Vec<Invoked>>,
+}
+
+impl Simulated {
+    pub(super) fn new(inner: Arc<dyn Sandbox>) -> Self {
+        Self {
+            inner,
+            invoked: Mutex::default(),
+        }
+    }
+
+    /// The invocations so far that ran a handler for a mapping.
+    pub(super) fn invoked(&self) -> Vec<Invoked> {
+        let invoked = self.invoked.lock();
+        invoked.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn run(&self, invocation: Invocation) -> Report {
+        let records = match &invocation.input {
+            Input::Records(batch) => batch.len(),
+            Input::Event { count, .. } => *count,
+        };
+        let context = &invocation.context;
+        // The dry run of a deploy is nobody's invocation: it comes from no stream.
+        let mapped = !context.stream.is_empty();
+        let closes = (context.flags & FINAL_INVOCATION != 0).then(|| {
+            let (start, _) = context.window;
+            (context.shard.clone(), start.0, context.request_id.clone())
+        });
+        let report = wait_for(self.inner.invoke(invocation));
+        if mapped && !matches!(report.outcome, Outcome::Throttled { .. }) {
+            let failed = matches!(report.outcome, Outcome::Failed(_));
+            let invoked = Invoked {
+                records,
+                fuel: report.usage.fuel,
+                failed,
+                closed: closes.filter(|_| !failed),
+            };
+            let mut all = self.invoked.lock().unwrap_or_else(PoisonError::into_inner);
+            all.push(invoked);
+        }
+        report
+    }
+}
+
+impl Sandbox for Simulated {
+    fn load(&self, wasm: Bytes) -> BoxFuture<'_, Result<Arc<dyn Module>, LoadError>> {
+        Box::pin(async move { wait_for(self.inner.load(wasm)) })
+    }
+
+    fn invoke(&self, invocation: Invocation) -> BoxFuture<'_, Report> {
+        Box::pin(async move {
+            let report = self.run(invocation);
+            let slept = report.usage.duration;
+            if !slept.is_zero() {
+                tokio::time::sleep(slept).await;
+            }
+            report
+        })
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for a future, and lets nothing else run on this thread meanwhile. Whatever the future
+/// waits for has to come from other threads.
+fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    // tokio would make a task give way after so many steps, to others that must not run now.
+    let mut future = pin!(tokio::task::unconstrained(future));
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => thread::park(),
+        }
+    }
+}

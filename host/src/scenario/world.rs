@@ -1,0 +1,398 @@
+//! A host on simulated time: the store in memory, the real pollers and janitor, no HTTP.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use shardmill_core::{Records, Scope, ShardId, ShardKey, StreamId, StreamName, UnixMillis};
+use shardmill_store::{Append, Key, Memory, ReadLimit, Route, Store, Table, Tx};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::action::NewRecord;
+use super::facts::{Facts, RecordFact};
+use super::judge::list;
+use super::simulated::Simulated;
+use super::span;
+use crate::clock::Clock;
+use crate::janitor;
+use crate::manifest::{Manifest, Reconciler};
+use crate::mapping::{FailureFilter, Fate, Ids, Placed, UpdateMapping};
+use crate::services::{Services, Settings};
+use crate::workloads::Workloads;
+
+/// How long a step has for what is due at once.
+pub(super) const SETTLING: Duration = Duration::from_millis(1);
+/// Records of one transaction. PutRecords: 500 at most.
+const PUT_RECORDS: usize = 500;
+/// Ids that a host gives before the one after its restart begins with others.
+const IDS_OF_A_HOST: u64 = 1 << 40;
+
+pub(super) struct World {
+    clock: Clock,
+    store: Arc<dyn Store>,
+    sandbox: Arc<Simulated>,
+    manifest: Manifest,
+    /// Changes with every transaction.
+    commits: watch::Receiver<u64>,
+    /// What was put into the mapping's stream, in order.
+    put: Vec<(Option<String>, Placed)>,
+    /// What was put anywhere.
+    own: BTreeSet<(StreamId, ShardId, u64)>,
+    restarts: u64,
+    host: Host,
+}
+
+/// What a restart ends and begins anew.
+struct Host {
+    workloads: Workloads,
+    stop: CancellationToken,
+    kill: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl World {
+    /// Makes what the manifest names and starts.
+    pub(super) async fn start(
+        manifest: Manifest,
+        started: UnixMillis,
+        sandbox: Arc<Simulated>,
+    ) -> anyhow::Result<Self> {
+        let clock = Clock::starting_at(started);
+        let (committing, commits) = watch::channel(0);
+        // The store asks for the time once per transaction.
+        let store: Arc<dyn Store> = Arc::new(Memory::new(Arc::new(move || {
+            committing.send_modify(|count| *count += 1);
+            clock.now()
+        })));
+        let host = Host::start(&store, &sandbox, clock, 0).await?;
+        let mut world = Self {
+            clock,
+            store,
+            sandbox,
+            manifest,
+            commits,
+            put: Vec::new(),
+            own: BTreeSet::new(),
+            restarts: 0,
+            host,
+        };
+        world.reconcile().await?;
+        world.settle().await;
+        Ok(world)
+    }
+
+    fn scope(&self) -> &Scope {
+        &self.manifest.server.scope
+    }
+
+    fn mapping(&self) -> &str {
+        &self.manifest.mappings[0].name
+    }
+
+    /// Time since the start.
+    pub(super) fn elapsed(&self, started: UnixMillis) -> Duration {
+        self.clock.now().since(started)
+    }
+
+    /// Lets everything happen that is due now.
+    pub(super) async fn settle(&self) {
+        tokio::time::sleep(SETTLING).await;
+    }
+
+    /// Lets time pass.
+    pub(super) async fn until(&self, at: UnixMillis) {
+        self.clock.sleep_until(at).await;
+    }
+
+    pub(super) fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
+    async fn reconcile(&mut self) -> anyhow::Result<()> {
+        let reconciler = Reconciler {
+            store: Arc::clone(&self.store),
+            functions: Arc::clone(&self.host.workloads.functions),
+            mappings: self.host.workloads.mappings.clone(),
+            clock: self.clock,
+        };
+        let summary = reconciler.reconcile(&self.manifest).await;
+        match summary.problems.first() {
+            None => Ok(()),
+            Some(problem) => bail!("{}: {}", problem.item, problem.why),
+        }
+    }
+
+    /// Puts records that have the same time.
+    pub(super) async fn put(
+        &mut self,
+        stream: &StreamName,
+        records: &[NewRecord],
+    ) -> anyhow::Result<()> {
+        let id = self.store.stream(self.scope(), stream);
+        let id = id
+            .with_context(|| format!("stream {stream} does not exist"))?
+            .id;
+        for part in records.chunks(PUT_RECORDS) {
+            let mut packed = Records::default();
+            for record in part {
+                packed.push(&record.key, record.hash_key, &record.data);
+            }
+            let append = Append {
+                stream: id,
+                route: Route::HashKey,
+                records: packed,
+            };
+            let tx = Tx {
+                appends: vec![append],
+                ..Tx::default()
+            };
+            let receipt = self.store.commit(tx).await?;
+            for (record, at) in part.iter().zip(&receipt.appended) {
+                self.own.insert((id, at.shard, at.first));
+                if *stream == self.manifest.mappings[0].stream {
+                    let placed = Placed {
+                        shard: at.shard,
+                        position: at.first,
+                        key: record.key.clone(),
+                    };
+                    self.put.push((record.name.clone(), placed));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets time pass until no record waits, `limit` at the most.
+    pub(super) async fn drain(&mut self, limit: Duration) -> anyhow::Result<()> {
+        let deadline = self.clock.now().plus(limit);
+        loop {
+            self.settle().await;
+            self.commits.borrow_and_update();
+            let waiting = self.waiting().await?;
+            let Some(waiting) = waiting else {
+                return Ok(());
+            };
+            if self.clock.now() >= deadline {
+                bail!("after {} {waiting}", span::format(limit));
+            }
+            let mut commits = self.commits.clone();
+            tokio::select! {
+                biased;
+                changed = commits.changed() => changed.context("the store is gone")?,
+                () = self.clock.sleep_until(deadline) => {}
+            }
+        }
+    }
+
+    /// What still waits, in words.
+    async fn waiting(&self) -> anyhow::Result<Option<String>> {
+        let mappings = &self.host.workloads.mappings;
+        let view = mappings
+            .view(mappings.get(self.scope(), self.mapping())?)
+            .await?;
+        if let Some(shard) = view.shards.iter().find(|shard| shard.paused.is_some()) {
+            let reason = shard.paused.as_deref().unwrap_or_default();
+            return Ok(Some(format!("{} is paused: {reason}", shard.shard)));
+        }
+        let behind: u64 = view.shards.iter().map(|shard| shard.records_behind).sum();
+        if behind > 0 {
+            return Ok(Some(format!("{behind} records wait")));
+        }
+        let facts = self.records().await?;
+        let waiting = facts
+            .iter()
+            .enumerate()
+            .filter(|(_, r)| r.fate == Fate::Waiting);
+        let waiting: Vec<String> = waiting
+            .map(|(at, _)| format!("record {}", at + 1))
+            .collect();
+        Ok(list(&waiting, ", ", "records").map(|records| format!("{records} wait")))
+    }
+
+    /// Disables or enables the mapping; enabled, its paused shards go on.
+    pub(super) async fn enable(&self, enabled: bool) -> anyhow::Result<()> {
+        let mappings = &self.host.workloads.mappings;
+        let change = UpdateMapping {
+            enabled: Some(enabled),
+            ..UpdateMapping::default()
+        };
+        mappings
+            .update(self.scope(), self.mapping(), change)
+            .await?;
+        if enabled {
+            mappings.resume(self.scope(), self.mapping()).await?;
+        }
+        Ok(())
+    }
+
+    /// Deploys another module under the function's settings.
+    pub(super) async fn deploy(&mut self, wasm: std::path::PathBuf) -> anyhow::Result<()> {
+        self.manifest.functions[0].wasm = wasm;
+        // What a step paused stays so.
+        self.manifest.mappings[0].enabled = None;
+        self.reconcile().await
+    }
+
+    /// Lets parked keys go on; all of them where none is named.
+    pub(super) async fn unpark(&self, keys: &[String]) -> anyhow::Result<()> {
+        let mappings = &self.host.workloads.mappings;
+        if keys.is_empty() {
+            mappings.unpark(self.scope(), self.mapping(), None).await?;
+        }
+        for key in keys {
+            mappings
+                .unpark(self.scope(), self.mapping(), Some(key))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the host and starts another one on the same store. Killed, it finishes nothing.
+    pub(super) async fn restart(&mut self, killed: bool) -> anyhow::Result<()> {
+        self.restarts += 1;
+        let ids = self.restarts * IDS_OF_A_HOST;
+        self.host.end(killed).await;
+        self.host = Host::start(&self.store, &self.sandbox, self.clock, ids).await?;
+        Ok(())
+    }
+
+    /// Ends the host.
+    pub(super) async fn end(mut self) {
+        self.host.end(true).await;
+    }
+
+    async fn records(&self) -> anyhow::Result<Vec<RecordFact>> {
+        let Workloads {
+            mappings, failures, ..
+        } = &self.host.workloads;
+        let placed: Vec<Placed> = self.put.iter().map(|(_, placed)| placed.clone()).collect();
+        let fates = mappings.fates(self.scope(), self.mapping(), failures, &placed);
+        let fates = fates.await?.into_iter();
+        let facts = self
+            .put
+            .iter()
+            .zip(fates)
+            .map(|((name, placed), fate)| RecordFact {
+                name: name.clone(),
+                key: placed.key.clone(),
+                fate,
+            });
+        Ok(facts.collect())
+    }
+
+    /// Everything that expectations are judged by, as it is now.
+    pub(super) async fn facts(&self) -> anyhow::Result<Facts> {
+        let Workloads {
+            mappings, failures, ..
+        } = &self.host.workloads;
+        let function = &self.manifest.functions[0].name;
+        let mut entries = failures.list(self.scope(), &FailureFilter::default())?;
+        // Ids of one millisecond are in no order.
+        entries.sort_by(|a, b| {
+            let at = |e: &crate::mapping::FailureEntry| {
+                (e.created, e.shard.clone(), e.span.map(|s| s.from))
+            };
+            at(a).cmp(&at(b))
+        });
+        let parked = mappings.parked(self.scope(), self.mapping())?;
+        let counters = self.store.counters(self.scope(), function)?;
+        Ok(Facts {
+            invocations: self.sandbox.invoked(),
+            records: self.records().await?,
+            counters: counters.into_iter().collect(),
+            state: self.state(function)?,
+            emitted: self.emitted().await?,
+            failures: entries,
+            parked_keys: parked.into_iter().map(|parked| parked.key).collect(),
+        })
+    }
+
+    fn state(&self, function: &str) -> anyhow::Result<BTreeMap<(String, String), Bytes>> {
+        let prefix = Key::new(Table::State, self.scope()).part(function);
+        let mut state = BTreeMap::new();
+        for (key, stored) in self.store.scan(&prefix, None, usize::MAX)? {
+            let parts = key.split().map(|(_, parts)| parts).unwrap_or_default();
+            if let [_, key, name] = parts[..] {
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                state.insert((text(key), text(name)), stored.value);
+            }
+        }
+        Ok(state)
+    }
+
+    /// What handlers have put, by stream: in the order of arrival, then of shards.
+    async fn emitted(&self) -> anyhow::Result<BTreeMap<String, Vec<(String, Bytes)>>> {
+        let all = ReadLimit {
+            records: usize::MAX,
+            bytes: usize::MAX,
+        };
+        let mut emitted = BTreeMap::new();
+        for stream in self.store.streams(Some(self.scope())) {
+            let mut found = Vec::new();
+            for shard in &stream.shards {
+                let key = ShardKey {
+                    stream: stream.id,
+                    shard: shard.id,
+                };
+                for block in self.store.read(key, 1, all).await? {
+                    for record in block.iter() {
+                        if !self.own.contains(&(stream.id, shard.id, record.position)) {
+                            let data = Bytes::copy_from_slice(record.parts.data);
+                            let place = (record.arrival, shard.id, record.position);
+                            found.push((place, (record.parts.key.to_owned(), data)));
+                        }
+                    }
+                }
+            }
+            found.sort_by_key(|(place, _)| *place);
+            let records = found.into_iter().map(|(_, record)| record).collect();
+            emitted.insert(stream.name.to_string(), records);
+        }
+        Ok(emitted)
+    }
+}
+
+impl Host {
+    async fn start(
+        store: &Arc<dyn Store>,
+        sandbox: &Arc<Simulated>,
+        clock: Clock,
+        ids: u64,
+    ) -> anyhow::Result<Self> {
+        let guests: Arc<dyn shardmill_core::Sandbox> = Arc::clone(sandbox) as _;
+        let ids = Ids::Counted(AtomicU64::new(ids + 1));
+        let workloads = Workloads::with_ids(Arc::clone(store), guests, clock, None, ids);
+        let services = Services::start(Arc::clone(store), clock, Settings::default()).await?;
+        let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
+        let mut tasks = JoinSet::new();
+        let (mappings, stopped, killed) = (workloads.mappings.clone(), stop.clone(), kill.clone());
+        tasks.spawn(async move { mappings.run(stopped, killed).await });
+        let stopped = stop.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = stopped.cancelled() => {}
+                () = janitor::run(Arc::new(services)) => {}
+            }
+        });
+        Ok(Self {
+            workloads,
+            stop,
+            kill,
+            tasks,
+        })
+    }
+
+    async fn end(&mut self, killed: bool) {
+        if killed {
+            self.kill.cancel();
+        }
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
