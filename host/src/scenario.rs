@@ -5,6 +5,7 @@
 //! only the clock and the ids are not real, so that two runs are alike. `docs/scenarios.md`.
 
 mod action;
+mod cached;
 mod check;
 mod data;
 mod error;
@@ -17,8 +18,11 @@ mod run;
 mod simulated;
 mod span;
 mod table;
+#[cfg(test)]
+mod tests;
 mod world;
 
+pub use cached::Cached;
 pub use check::Scenario;
 pub use error::BadScenario;
 pub use report::{Figures, Mismatch, Report};

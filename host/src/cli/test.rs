@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
+use shardmill_core::Sandbox;
 
 use super::print;
-use crate::scenario::Scenario;
+use crate::scenario::{Cached, Scenario};
 use crate::serve::NewSandbox;
 
 /// Folders of this name are looked into below a folder that is named.
@@ -49,7 +50,7 @@ pub(super) fn run(arguments: &Arguments, sandbox: NewSandbox) -> anyhow::Result<
             files.push(path.clone());
         }
     }
-    let sandbox = sandbox()?;
+    let sandbox: Arc<dyn Sandbox> = Arc::new(Cached::new(sandbox()?));
     let (mut passed, mut failed) = (0_u64, 0_u64);
     let mut answers = Vec::new();
     for file in files {

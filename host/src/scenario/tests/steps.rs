@@ -1,0 +1,226 @@
+//! What steps do.
+
+use super::{passes, run};
+
+#[test]
+fn a_paused_mapping_takes_nothing_until_it_is_resumed() {
+    passes(
+        r#"
+        [function]
+        wasm = "record.wasm"
+        [[step]]
+        do = "pause"
+        [[step]]
+        put = [{ key = "a", data = "count seen", repeat = 2 }]
+        [[step]]
+        wait = "1h"
+        expect = { outcomes = { waiting = 2 }, invocations = 0 }
+        [[step]]
+        name = "a restart leaves it paused"
+        do = "restart"
+        [[step]]
+        wait = "1h"
+        expect = { invocations = 0 }
+        [[step]]
+        do = "resume"
+        expect = { counters = { seen = 2 }, all_records = "done" }
+        "#,
+    );
+}
+
+#[test]
+fn a_shard_that_stands_still_goes_on_with_a_mended_module() {
+    let text = r#"
+        [function]
+        wasm = "record.wasm"
+        [mapping]
+        maximum_retry_attempts = 1
+        on_exhausted = "pause"
+        [[step]]
+        put = [{ key = "a", data = "error" }, { key = "b", data = "count seen" }]
+        [[step]]
+        wait = "1m"
+        expect = { outcomes = { waiting = 2 }, failures = [] }
+        [[step]]
+        MEND
+        [[step]]
+        drain = "10s"
+        [expect]
+        all_records = "done"
+        counters = { seen = 1 }
+    "#;
+    passes(&text.replace("MEND", "deploy = \"mended.wasm\""));
+    let text = run(&text.replace("MEND", "do = \"resume\"")).text();
+    assert!(
+        text.contains("is paused: attempts ended: Bad: it says error"),
+        "{text}"
+    );
+}
+
+#[test]
+fn records_come_at_their_times_and_with_the_lines_of_a_file() {
+    passes(
+        r#"
+        start = 2100-01-01T00:00:00Z
+        [function]
+        wasm = "batch.wasm"
+        [mapping]
+        batching_window_seconds = 60
+        [[step]]
+        put = [
+            { key = "a", data = "ok" },
+            { key = "a", data = "ok", at = "30s" },
+            { key = "a", data = "ok", at = "2m" },
+        ]
+        expect = { invocations = 1, outcomes = { done = 2, waiting = 1 } }
+        [[step]]
+        at = "1h"
+        put = [{ name = "lines", lines = "lines", key_regex = '^\w+' }]
+        [[step]]
+        drain = "2m"
+        [expect]
+        outcomes = { done = 5, "given_up: RetryAttemptsExhausted" = 1 }
+        failures = [{ cause = "handler_error", records = 1, message = "it says" }]
+        "#,
+    );
+}
+
+#[test]
+fn a_sleeping_handler_takes_simulated_time_and_a_kill_cuts_it_off() {
+    passes(
+        r#"
+        [function]
+        wasm = "record.wasm"
+        [[step]]
+        put = [{ name = "sleeper", key = "a", data = "sleep 3600000" }]
+        expect = { records = { sleeper = "waiting" } }
+        [[step]]
+        at = "30m"
+        do = "kill"
+        [[step]]
+        at = "1h10m"
+        expect = { records = { sleeper = "waiting" }, invocations = 2 }
+        [[step]]
+        at = "1h31m"
+        expect = { records = { sleeper = "done" }, invocations = 2 }
+        "#,
+    );
+}
+
+#[test]
+fn parked_keys_wait_until_they_are_let_go_on() {
+    passes(
+        r#"
+        [function]
+        wasm = "record.wasm"
+        [mapping]
+        maximum_retry_attempts = 0
+        on_exhausted = "park"
+        [[step]]
+        put = [
+            { key = "a", data = "error" },
+            { key = "a", data = "count seen" },
+            { key = "b", data = "error" },
+        ]
+        [[step]]
+        drain = "10s"
+        expect = { all_records = "parked", parked_keys = ["b", "a"] }
+        [[step]]
+        deploy = "mended.wasm"
+        [[step]]
+        unpark = ["a"]
+        [[step]]
+        drain = "10s"
+        expect = { outcomes = { done = 2, parked = 1 }, parked_keys = ["b"] }
+        [[step]]
+        unpark = []
+        [[step]]
+        drain = "10s"
+        [expect]
+        all_records = "done"
+        counters = { seen = 1 }
+        "#,
+    );
+}
+
+#[test]
+fn windows_are_counted_when_their_final_invocation_has_ended_well() {
+    passes(
+        r#"
+        [function]
+        wasm = "batch.wasm"
+        [mapping]
+        tumbling_window_seconds = 60
+        [[step]]
+        put = [{ key = "a", data = "ok" }]
+        expect = { windows_closed = 0 }
+        [[step]]
+        at = "3m"
+        put = [{ key = "a", data = "ok" }]
+        expect = { windows_closed = 1 }
+        [[step]]
+        wait = "10m"
+        expect = { windows_closed = 2, invocations = 4 }
+        "#,
+    );
+}
+
+#[test]
+fn what_retention_takes_is_given_up_as_expired() {
+    passes(
+        r#"
+        [function]
+        wasm = "record.wasm"
+        [[step]]
+        do = "pause"
+        [[step]]
+        put = [{ key = "a", data = "ok", repeat = 3 }]
+        [[step]]
+        at = "25h"
+        put = [{ name = "fresh", key = "a", data = "ok" }]
+        [[step]]
+        do = "resume"
+        [[step]]
+        drain = "10s"
+        [expect]
+        all_records = "given_up: Expired"
+        records = { fresh = "done" }
+        failures = [{ reason = "Expired", records = 3 }]
+        "#,
+    );
+}
+
+#[test]
+fn what_cannot_be_done_ends_the_scenario_with_its_reason() {
+    for (text, line, place, found) in [
+        (
+            "[function]\nwasm = \"none.wasm\"",
+            1,
+            "set-up",
+            "none.wasm: No such file",
+        ),
+        (
+            "[function]\nwasm = \"record.wasm\"\n[[step]]\nwait = \"1h\"\n[[step]]\nat = \"5m\"\n\
+             [expect]\ninvocations = 7",
+            5,
+            "step 2",
+            "at = \"5m\" is over: 1h",
+        ),
+        (
+            "[function]\nwasm = \"record.wasm\"\n[[step]]\nunpark = [\"a\"]",
+            3,
+            "step 1",
+            "key \"a\" is not parked",
+        ),
+    ] {
+        let report = run(text);
+        let [mismatch] = &report.mismatches[..] else {
+            panic!("{}", report.text());
+        };
+        assert_eq!(
+            (mismatch.line, mismatch.expectation.as_str()),
+            (line, place)
+        );
+        assert!(mismatch.found.contains(found), "{}", mismatch.found);
+    }
+}
