@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use shardmill_core::Sandbox;
-use shardmill_core::sandbox::{BoxFuture, Invocation, LoadError, Module, Report};
+use shardmill_core::sandbox::{Again, BoxFuture, Invocation, LoadError, Module, Report};
 
 /// A sandbox that keeps every module it has loaded, for as long as it lives.
 pub struct Cached {
@@ -39,5 +39,13 @@ impl Sandbox for Cached {
 
     fn invoke(&self, invocation: Invocation) -> BoxFuture<'_, Report> {
         self.inner.invoke(invocation)
+    }
+
+    fn replay(&self, invocation: Invocation, again: Again) -> BoxFuture<'_, Report> {
+        self.inner.replay(invocation, again)
+    }
+
+    fn engine(&self) -> String {
+        self.inner.engine()
     }
 }

@@ -164,6 +164,12 @@ impl Tables {
                 return Err(source.bad(at, message));
             }
         }
+        if mapping.on_failure.is_some() {
+            let message = "on_failure: leave it out, a scenario reports to nobody; `failures` \
+                           expects what would be reported";
+            let at = source.key_in(mapping_at, "on_failure");
+            return Err(source.bad(at.unwrap_or(mapping_at), message));
+        }
         if let Some(wasm) = &mut function.wasm {
             *wasm = places.module(wasm);
         }

@@ -57,7 +57,7 @@ impl Source<'_> {
     }
 
     /// Where a key stands in a table: before the next heading.
-    fn key_in(&self, table: usize, key: &str) -> Option<usize> {
+    pub(super) fn key_in(&self, table: usize, key: &str) -> Option<usize> {
         let mut at = table;
         for (index, line) in self.text.get(table..)?.split_inclusive('\n').enumerate() {
             let words = line.trim_start();

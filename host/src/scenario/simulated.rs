@@ -84,6 +84,10 @@ impl Sandbox for Simulated {
             report
         })
     }
+
+    fn engine(&self) -> String {
+        self.inner.engine()
+    }
 }
 
 struct Unpark(Thread);

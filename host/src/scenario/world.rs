@@ -19,9 +19,10 @@ use super::judge::list;
 use super::simulated::Simulated;
 use super::span;
 use crate::clock::Clock;
+use crate::delivery::{self, Delivery};
 use crate::janitor;
 use crate::manifest::{Manifest, Reconciler};
-use crate::mapping::{FailureFilter, Fate, Ids, Placed, UpdateMapping};
+use crate::mapping::{FailureBounds, FailureFilter, Fate, Ids, Placed, UpdateMapping};
 use crate::services::{Services, Settings};
 use crate::workloads::Workloads;
 
@@ -291,14 +292,7 @@ impl World {
             mappings, failures, ..
         } = &self.host.workloads;
         let function = &self.manifest.functions[0].name;
-        let mut entries = failures.list(self.scope(), &FailureFilter::default())?;
-        // Ids of one millisecond are in no order.
-        entries.sort_by(|a, b| {
-            let at = |e: &crate::mapping::FailureEntry| {
-                (e.created, e.shard.clone(), e.span.map(|s| s.from))
-            };
-            at(a).cmp(&at(b))
-        });
+        let entries = failures.all(self.scope(), &FailureFilter::default())?;
         let parked = mappings.parked(self.scope(), self.mapping())?;
         let counters = self.store.counters(self.scope(), function)?;
         Ok(Facts {
@@ -366,8 +360,11 @@ impl Host {
     ) -> anyhow::Result<Self> {
         let guests: Arc<dyn shardmill_core::Sandbox> = Arc::clone(sandbox) as _;
         let ids = Ids::Counted(AtomicU64::new(ids + 1));
-        let workloads = Workloads::with_ids(Arc::clone(store), guests, clock, None, ids);
+        let delivery = Delivery::new(Arc::clone(store), clock, delivery::Settings::default());
+        let workloads = Workloads::with_ids(Arc::clone(store), guests, clock, None, delivery, ids);
+        workloads.failures.open(FailureBounds::default())?;
         let services = Services::start(Arc::clone(store), clock, Settings::default()).await?;
+        let services = services.with_workloads(workloads.clone());
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = JoinSet::new();
         let (mappings, stopped, killed) = (workloads.mappings.clone(), stop.clone(), kill.clone());

@@ -138,6 +138,28 @@ impl Failures {
         Ok(Page { entries, before })
     }
 
+    /// Every entry of a scope that passes, oldest first.
+    ///
+    /// # Errors
+    /// See [`FailuresError`].
+    pub fn all(
+        &self,
+        scope: &Scope,
+        filter: &FailureFilter,
+    ) -> Result<Vec<FailureEntry>, FailuresError> {
+        let mut entries = Vec::new();
+        let mut before = None;
+        loop {
+            let page = self.list(scope, filter, before.as_deref(), PAGE)?;
+            entries.extend(page.entries);
+            before = page.before;
+            if before.is_none() {
+                entries.reverse();
+                return Ok(entries);
+            }
+        }
+    }
+
     /// Bytes that the caller's account keeps, and bytes that it may.
     pub fn used(&self, scope: &Scope) -> (u64, u64) {
         self.inner.ledger.used(scope)

@@ -46,6 +46,11 @@ fn what_is_wrong_is_said_with_its_line_and_what_is_possible() {
             "1: account and region: leave them out, a scenario has one of each",
         ),
         (
+            "[mapping]\nbatch_size = 1\non_failure = \"sqs:q\"",
+            "5: on_failure: leave it out, a scenario reports to nobody; `failures` expects what \
+             would be reported",
+        ),
+        (
             "[[step]]\nwait = \"5 minutes\"",
             "4: wait = \"5 minutes\": a span of time expected, as 250ms, 90s, 1h30m or 7d, at most 365d",
         ),
