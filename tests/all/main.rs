@@ -12,3 +12,4 @@ mod failures;
 mod host;
 mod poison;
 mod reshard;
+mod scenarios;

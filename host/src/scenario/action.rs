@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shardmill_core::{HashKey, StreamName};
+use shardmill_core::{HashKey, ShardId, StreamName};
 
 use super::expect::Expectation;
 
@@ -45,6 +45,10 @@ pub(super) enum Action {
     Kill,
     /// Deploys another module.
     Deploy(PathBuf),
+    /// Splits a shard of a stream in the middle.
+    Split(StreamName, ShardId),
+    /// Merges two neighbours, the lower one first.
+    Merge(StreamName, ShardId, ShardId),
     /// Lets parked keys go on; all of them where none is named.
     Unpark(Vec<String>),
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use shardmill_core::{StreamName, UnixMillis};
+use shardmill_core::{ShardId, StreamName, UnixMillis};
 use toml::Spanned;
 
 use super::action::{Action, Step};
@@ -271,9 +271,12 @@ impl StepReader<'_> {
             .as_ref()
             .map(|name| self.stream(name))
             .transpose()?;
-        if let (Some(name), None) = (&table.stream, &table.put) {
-            return Err(source.bad(name.span().start, "stream goes with put: leave it out"));
+        let has_stream = table.put.is_some() || table.split.is_some() || table.merge.is_some();
+        if let (Some(name), false) = (&table.stream, has_stream) {
+            let message = "stream goes with put, split and merge: leave it out";
+            return Err(source.bad(name.span().start, message));
         }
+        let stream = stream.unwrap_or_else(|| self.manifest.mappings[0].stream.clone());
         if let Some(entries) = table.put {
             let mut records = Vec::new();
             for entry in entries {
@@ -283,7 +286,7 @@ impl StepReader<'_> {
                 *time = lines::in_order(&read, *time).map_err(|why| source.bad(place, why))?;
                 records.extend(read);
             }
-            let stream = stream.unwrap_or_else(|| self.manifest.mappings[0].stream.clone());
+            let stream = stream.clone();
             actions.push(("put", Action::Put { stream, records }));
         }
         if let Some(span) = &table.wait {
@@ -301,6 +304,14 @@ impl StepReader<'_> {
         if let Some(keys) = table.unpark {
             actions.push(("unpark", Action::Unpark(keys.into_inner())));
         }
+        if let Some(shard) = &table.split {
+            let split = Action::Split(stream.clone(), ShardId(*shard.get_ref()));
+            actions.push(("split", split));
+        }
+        if let Some(shards) = &table.merge {
+            let [lower, upper] = shards.get_ref().map(ShardId);
+            actions.push(("merge", Action::Merge(stream, lower, upper)));
+        }
         if let [(first, _), (second, _), ..] = &actions[..] {
             let message =
                 format!("a step does one thing: make a step of `{first}` and one of `{second}`");
@@ -308,7 +319,7 @@ impl StepReader<'_> {
         }
         let action = actions.pop().map_or(Action::None, |(_, action)| action);
         if matches!(action, Action::None) && at.is_none() && !expect {
-            let message = "the step does nothing: one of put, wait, drain, do, deploy, unpark, at, expect expected";
+            let message = "the step does nothing: one of put, wait, drain, do, deploy, unpark, split, merge, at, expect expected";
             return Err(source.bad(self.at, message));
         }
         let expect = table

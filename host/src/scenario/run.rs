@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardmill_core::Sandbox;
+use shardmill_core::{HashKey, Sandbox, ShardId, Stream, reshard};
 
 use super::action::{Action, NewRecord, Step};
 use super::check::Scenario;
@@ -97,6 +97,18 @@ impl Scenario {
             Action::Restart => world.restart(false).await?,
             Action::Kill => world.restart(true).await?,
             Action::Deploy(wasm) => world.deploy(wasm.clone()).await?,
+            Action::Split(stream, shard) => {
+                world
+                    .reshard(stream, |old, now| {
+                        reshard::split(old, *shard, middle(old, *shard), now)
+                    })
+                    .await?;
+            }
+            Action::Merge(stream, lower, upper) => {
+                world
+                    .reshard(stream, |old, now| reshard::merge(old, *lower, *upper, now))
+                    .await?;
+            }
             Action::Unpark(keys) => world.unpark(keys).await?,
         }
         world.settle().await;
@@ -113,6 +125,14 @@ impl Scenario {
         world.until(target).await;
         Ok(())
     }
+}
+
+/// Where the upper half of a shard begins; anywhere for one that is not there.
+fn middle(stream: &Stream, shard: ShardId) -> HashKey {
+    let range = stream.shard(shard).map(|shard| shard.range);
+    range.map_or(HashKey(0), |range| {
+        HashKey(range.start.0 + (range.end.0 - range.start.0) / 2 + 1)
+    })
 }
 
 impl Report {

@@ -33,6 +33,8 @@ pub(super) struct StepTable {
     pub(super) r#do: Option<Spanned<String>>,
     pub(super) deploy: Option<Spanned<PathBuf>>,
     pub(super) unpark: Option<Spanned<Vec<String>>>,
+    pub(super) split: Option<Spanned<u32>>,
+    pub(super) merge: Option<Spanned<[u32; 2]>>,
     pub(super) expect: Option<ExpectTable>,
 }
 

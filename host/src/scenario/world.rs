@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use shardmill_core::{Records, Scope, ShardId, ShardKey, StreamId, StreamName, UnixMillis};
-use shardmill_store::{Append, Key, Memory, ReadLimit, Route, Store, Table, Tx};
+use shardmill_core::reshard::Refusal;
+use shardmill_core::{Records, Scope, ShardId, ShardKey, Stream, StreamId, StreamName, UnixMillis};
+use shardmill_store::{Append, Key, Memory, ReadLimit, Route, Store, StreamChange, Table, Tx};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -237,6 +238,23 @@ impl World {
         // What a step paused stays so.
         self.manifest.mappings[0].enabled = None;
         self.reconcile().await
+    }
+
+    /// Gives a stream other shards.
+    pub(super) async fn reshard(
+        &self,
+        stream: &StreamName,
+        decide: impl FnOnce(&Stream, UnixMillis) -> Result<Stream, Refusal>,
+    ) -> anyhow::Result<()> {
+        let old = self.store.stream(self.scope(), stream);
+        let old = old.with_context(|| format!("stream {stream} does not exist"))?;
+        let new = decide(&old, self.clock.now())?;
+        let tx = Tx {
+            streams: vec![StreamChange::Update(Box::new(new))],
+            ..Tx::default()
+        };
+        self.store.commit(tx).await?;
+        Ok(())
     }
 
     /// Lets parked keys go on; all of them where none is named.

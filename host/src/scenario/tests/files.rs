@@ -60,7 +60,7 @@ fn what_is_wrong_is_said_with_its_line_and_what_is_possible() {
         ),
         (
             "[[step]]\nname = \"idle\"",
-            "3: the step does nothing: one of put, wait, drain, do, deploy, unpark, at, expect expected",
+            "3: the step does nothing: one of put, wait, drain, do, deploy, unpark, split, merge, at, expect expected",
         ),
         (
             "[[step]]\ndo = \"stop\"",

@@ -144,6 +144,36 @@ fn parked_keys_wait_until_they_are_let_go_on() {
 }
 
 #[test]
+fn a_mapping_follows_shards_through_a_split_and_a_merge() {
+    let text = r#"
+        [function]
+        wasm = "record.wasm"
+        [[step]]
+        put = [{ key = "a", data = "state n", repeat = 3 }, { key = "b", data = "state n" }]
+        [[step]]
+        split = 0
+        [[step]]
+        at = "10s"
+        put = [{ key = "a", data = "state n", repeat = 3 }, { key = "b", data = "state n" }]
+        [[step]]
+        at = "20s"
+        merge = [1, 2]
+        [[step]]
+        at = "30s"
+        put = [{ key = "a", data = "state n", repeat = 3 }, { key = "b", data = "state n" }]
+        [[step]]
+        drain = "10s"
+        [expect]
+        outcomes = { done = 12 }
+        state = { a = { n = 9 }, b = { n = 3 } }
+    "#;
+    passes(text);
+    let again = run(&text.replace("merge = [1, 2]", "split = 0"));
+    let found = &again.mismatches[0].found;
+    assert!(found.contains("was split or merged before"), "{found}");
+}
+
+#[test]
 fn windows_are_counted_when_their_final_invocation_has_ended_well() {
     passes(
         r#"
