@@ -140,31 +140,65 @@ fn every_planted_defect_is_found() {
     }
 }
 
+/// A plan of records under one key, none of which fails.
+fn plain(policy: Policy, records: usize, steps: Vec<Step>) -> Plan {
+    let record = Planned {
+        key: "k".into(),
+        hash: None,
+        kept: true,
+        adds: true,
+        emits: false,
+        fault: None,
+    };
+    Plan {
+        shards: 1,
+        policy,
+        records: vec![record; records],
+        steps,
+        ..Plan::of(0)
+    }
+}
+
+#[test]
+fn expired_records_are_told_of_though_the_store_refuses_it_once() {
+    // The lanes had gone on by then, and nobody was told of the gap.
+    let acts = [
+        Act::Disable,
+        Act::Put(0..3),
+        Act::Trim {
+            shard: 0,
+            percent: 100,
+        },
+        Act::Refuse(1),
+        // Refused as well.
+        Act::Enable,
+        Act::Enable,
+        Act::Put(3..5),
+    ];
+    let steps = (0..).zip(acts).map(|(at, act)| Step {
+        at: 1_000 * at,
+        act,
+    });
+    let ended = run(plain(Policy::manifest(), 5, steps.collect()), None, true);
+    let log = ended.log.join("\n");
+    assert!(ended.violations.is_empty(), "{:?}\n{log}", ended.violations);
+    assert_eq!(ended.reached.get("expired"), Some(&3), "{log}");
+    assert!(log.contains("refused"), "{log}");
+}
+
 #[test]
 fn a_day_of_retries_takes_milliseconds() {
     let day = Duration::from_secs(24 * 3600);
-    let plan = Plan {
-        policy: Policy {
-            maximum_record_age: Some(day),
-            ..Policy::aws()
-        },
-        records: vec![Planned {
-            key: "k".into(),
-            hash: None,
-            kept: true,
-            adds: true,
-            emits: false,
-            fault: Some(Fault {
-                kind: FaultKind::Trap,
-                times: ALWAYS,
-            }),
-        }],
-        steps: vec![Step {
-            at: 0,
-            act: Act::Put(0..1),
-        }],
-        ..Plan::of(0)
+    let aging = Policy {
+        maximum_record_age: Some(day),
+        ..Policy::aws()
     };
+    let act = Act::Put(0..1);
+    let mut plan = plain(aging, 1, vec![Step { at: 0, act }]);
+    plan.records[0].fault = Some(Fault {
+        kind: FaultKind::Trap,
+        times: ALWAYS,
+    });
     #[expect(
         clippy::disallowed_methods,
         reason = "the time that simulating takes is what is measured"

@@ -304,7 +304,7 @@ impl Poller {
         let mut window_end = FOREVER;
         if self.cursor.window.is_some() && self.window_length().is_none() {
             // The mapping has no windows any more.
-            return Ok(Ok(Some(self.final_job(lane))));
+            return Ok(Due::now(self.final_job(lane)));
         }
         if let Some(length) = self.window_length() {
             let view = WindowView {

@@ -11,6 +11,9 @@ use super::plan::{Act, Plan};
 use super::world::World;
 use crate::mapping::{FailureEntry, FailureFilter, Failures, ParkedKey};
 
+/// More entries of the failure store than any run makes.
+const MAX_ENTRIES: usize = 10_000;
+
 /// What a run has left behind.
 pub(super) struct Facts<'a> {
     pub(super) world: &'a World,
@@ -90,15 +93,11 @@ pub(super) fn numbers_of(batch: &Batch) -> Vec<usize> {
 
 async fn failures(world: &World) -> Vec<(FailureEntry, Batch)> {
     let scope = Scope::default();
-    let failures = Failures::new(
-        world.shell.memory.clone(),
-        world.handler.clone(),
-        world.functions.clone(),
-        world.clock,
-    );
+    let failures = Failures::of(&world.mappings);
     let filter = FailureFilter::default();
+    let page = failures.list(&scope, &filter, None, MAX_ENTRIES);
     let mut all = Vec::new();
-    for entry in failures.list(&scope, &filter).expect("entries") {
+    for entry in page.expect("entries").entries {
         let batch = failures
             .payload(&scope, &entry.id)
             .await

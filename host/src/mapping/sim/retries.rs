@@ -7,7 +7,7 @@ use shardmill_core::sandbox::{Carrier, Mode};
 
 use super::facts::{Facts, numbers_of};
 use super::handler::{Call, CallEnd};
-use super::plan::FaultKind;
+use super::plan::{Act, FaultKind};
 
 impl Facts<'_> {
     /// A request id stands for one batch, of which only what ended otherwise may be missing later.
@@ -20,6 +20,9 @@ impl Facts<'_> {
         let marked = self.failures.iter().filter(|(entry, _)| entry.parked);
         let released = marked.filter(|(_, batch)| numbers_of(batch).iter().any(released));
         self.world.log.reach("released", released.count() as u64);
+        // What was parked meanwhile may be done since.
+        let mut steps = self.plan.steps.iter();
+        let released = steps.any(|step| matches!(step.act, Act::Release));
         let mut may_go: BTreeSet<usize> = self.parked.values().flatten().copied().collect();
         for (entry, batch) in &self.failures {
             if entry.reason == Reason::RecordAgeExceeded {
@@ -38,7 +41,8 @@ impl Facts<'_> {
                         .is_some_and(|t| place.first < *t)
                 };
                 let missing: Vec<_> = before.records.iter().filter(gone).collect();
-                let shrunk = missing.iter().all(|n| may_go.contains(*n) || trimmed(n));
+                let mut missing = missing.into_iter();
+                let shrunk = missing.all(|n| released || may_go.contains(n) || trimmed(n));
                 let kept = call.records.iter().all(|n| before.records.contains(n));
                 if !shrunk || !kept || before.shard != call.shard {
                     let (before, after) = (&before.records, &call.records);
