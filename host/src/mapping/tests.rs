@@ -18,7 +18,7 @@ use shardmill_core::sandbox::{
 use shardmill_core::stream::StreamMode;
 use shardmill_core::{Records, Scope, Stream, StreamId, UnixMillis};
 use shardmill_store::{
-    Append, CommitError, Key, Memory, ReadError, ReadLimit, Receipt, Route, Seek, Stats, Store,
+    Append, CommitError, Extent, Key, Memory, ReadError, ReadLimit, Receipt, Route, Seek, Stats, Store,
     StreamChange, Tx, Versioned,
 };
 use tokio::sync::watch;
@@ -1173,6 +1173,14 @@ impl Store for Dying {
         to: Seek,
     ) -> BoxFuture<'_, Result<u64, ReadError>> {
         self.store.seek(shard, to)
+    }
+    fn extent(
+        &self,
+        shard: shardmill_core::ShardKey,
+        from: u64,
+        to: u64,
+    ) -> BoxFuture<'_, Result<Extent, ReadError>> {
+        self.store.extent(shard, from, to)
     }
     fn subscribe(
         &self,

@@ -32,6 +32,8 @@ macro_rules! check {
             records_come_back_in_order_with_their_numbers
             a_read_keeps_to_its_limit_but_returns_one_block
             a_place_in_a_shard_can_be_found
+            what_lies_between_two_positions_is_known
+            bytes_are_known_while_records_come_and_go
             an_append_wakes_its_shard_when_it_can_be_read
             arrival_follows_the_clock_but_never_goes_back
             a_changed_revision_is_a_conflict_and_nothing_is_done
@@ -261,6 +263,108 @@ pub(crate) async fn a_place_in_a_shard_can_be_found(engine: &dyn Engine) {
             seek(Seek::AtTime(UnixMillis(arrival.0 + 1))).await,
             first + 2
         );
+    }
+}
+
+/// Bytes of keys and data that [`Fixture::put`] stores for these keys.
+fn stored_bytes(keys: &[&str]) -> u64 {
+    let bytes = |key: &&str| key.len() + format!("data of {key}").len();
+    keys.iter().map(bytes).sum::<usize>() as u64
+}
+
+pub(crate) async fn what_lies_between_two_positions_is_known(engine: &dyn Engine) {
+    let mut at = Fixture::new(engine, 2).await;
+    let all = async |at: &Fixture| at.store.extent(at.shard(0), 1, u64::MAX).await;
+    assert_eq!(all(&at).await, Ok(Extent::default()));
+    let blocks: [&[&str]; 4] = [
+        &["a", "bb"],
+        &["a much longer key"],
+        &["x", "x", "x"],
+        &["z"],
+    ];
+    let mut arrivals = Vec::new();
+    for keys in blocks {
+        at.clock.advance(1000);
+        arrivals.push(at.put(0, keys).await.arrival);
+    }
+    at.put(1, &["of another shard"]).await;
+    let bytes = |from: usize, to: usize| blocks[from..to].iter().map(|b| stored_bytes(b)).sum();
+    for again in [false, true] {
+        if again {
+            at.reopen(engine).await;
+        }
+        // Backwards too: what was asked before must not matter.
+        let spans = [
+            (4, u64::MAX, 2, 4),
+            (4, 7, 2, 3),
+            (7, 8, 3, 4),
+            (1, u64::MAX, 0, 4),
+            (0, 3, 0, 1),
+            (3, 7, 1, 3),
+            (1, 8, 0, 4),
+        ];
+        for (from, to, first, last) in spans {
+            let want = Extent {
+                records: to.min(8) - from.max(1),
+                bytes: bytes(first, last),
+                oldest: Some(arrivals[first]),
+            };
+            let got = at.store.extent(at.shard(0), from, to).await;
+            assert_eq!(got, Ok(want), "{from}..{to}");
+        }
+        for (from, to) in [(8, 9), (8, u64::MAX), (3, 3), (5, 2)] {
+            let got = at.store.extent(at.shard(0), from, to).await;
+            assert_eq!(got, Ok(Extent::default()), "{from}..{to}");
+        }
+        // A part of a block counts in proportion.
+        let part = at.store.extent(at.shard(0), 5, 7).await.expect("a part");
+        let third = stored_bytes(&["x"]);
+        assert_eq!((part.records, part.bytes), (2, 2 * third));
+        assert_eq!(part.oldest, Some(arrivals[2]));
+    }
+    let nowhere = ShardKey {
+        stream: StreamId(99),
+        shard: ShardId(0),
+    };
+    let got = at.store.extent(nowhere, 1, 2).await;
+    assert_eq!(got, Err(ReadError::NoSuchShard(nowhere)));
+}
+
+pub(crate) async fn bytes_are_known_while_records_come_and_go(engine: &dyn Engine) {
+    let at = Fixture::new(engine, 1).await;
+    let names: Vec<String> = (0..400_usize).map(|n| "k".repeat(1 + n * 7 % 23)).collect();
+    let bytes = |from: u64, to: u64| -> u64 {
+        let names = &names[from as usize - 1..to as usize - 1];
+        names.iter().map(|k| stored_bytes(&[k])).sum()
+    };
+    let mut floor = 1;
+    for (n, name) in (1..).zip(&names) {
+        at.put(0, &[name]).await;
+        let end = n + 1;
+        if n % 50 == 0 {
+            floor = n - 20;
+            let trims = vec![Trim {
+                shard: at.shard(0),
+                before: floor,
+            }];
+            let trim = Tx {
+                trims,
+                urgency: Urgency::Housekeeping,
+                ..Tx::default()
+            };
+            at.store.commit(trim).await.expect("a trim");
+        }
+        // Readers at several places of the shard, some of them trimmed.
+        for from in [1, n / 3 + 1, n / 2 + 1, n, end] {
+            let known = from.max(floor).min(end);
+            let got = at.store.extent(at.shard(0), from, u64::MAX).await;
+            let got = got.expect("an extent");
+            assert_eq!(
+                (got.records, got.bytes),
+                (end - known, bytes(known, end)),
+                "{from}.. of {floor}..{end}"
+            );
+        }
     }
 }
 

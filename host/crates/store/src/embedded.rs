@@ -13,6 +13,7 @@ mod queue;
 mod read;
 mod scan_back;
 mod shared;
+mod sums;
 mod syncer;
 mod tabler;
 mod writer;
@@ -40,7 +41,9 @@ use crate::tables::{Tables, TablesError};
 use crate::tx::{CommitError, Receipt, Tx};
 use crate::visible::Visible;
 use crate::wire::Malformed;
-use crate::{Clock, Key, MAX_TX_BYTES, ReadError, ReadLimit, Seek, Stats, Store, Versioned};
+use crate::{
+    Clock, Extent, Key, MAX_TX_BYTES, ReadError, ReadLimit, Seek, Stats, Store, Versioned,
+};
 use queue::{Queue, Request};
 use shared::{Shared, State};
 
@@ -342,6 +345,19 @@ impl Store for Embedded {
             Ok(read::Sought::ByTime(instant)) => {
                 self.blocking(move |shared| shared.seek_time(shard, instant))
             }
+        }
+    }
+
+    fn extent(
+        &self,
+        shard: ShardKey,
+        from: u64,
+        to: u64,
+    ) -> BoxFuture<'_, Result<Extent, ReadError>> {
+        match self.shared.extent_known(shard, from, to) {
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+            Ok(Some(extent)) => Box::pin(std::future::ready(Ok(extent))),
+            Ok(None) => self.blocking(move |shared| shared.extent_cold(shard, from, to)),
         }
     }
 

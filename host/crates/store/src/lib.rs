@@ -11,6 +11,7 @@ mod catalog;
 mod counters;
 mod decide;
 mod embedded;
+mod extent;
 mod frame;
 mod key;
 mod layer;
@@ -31,6 +32,7 @@ mod test_support;
 
 pub use decide::EPOCH;
 pub use embedded::{Embedded, OpenError, Options};
+pub use extent::Extent;
 pub use key::{Key, Table};
 pub use memory::Memory;
 pub use tables::TablesError;
@@ -82,6 +84,20 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// `NoSuchShard`.
     fn seek(&self, shard: ShardKey, to: Seek) -> BoxFuture<'_, Result<u64, ReadError>>;
+
+    /// How much lies in a shard at positions `from..to`, without reading any payload. What is
+    /// trimmed and what is behind the end does not count, so `1..u64::MAX` is the whole shard.
+    ///
+    /// Asked again and again with positions that move on, it looks at what moved only.
+    ///
+    /// # Errors
+    /// `NoSuchShard`, or an index entry that is damaged on disk.
+    fn extent(
+        &self,
+        shard: ShardKey,
+        from: u64,
+        to: u64,
+    ) -> BoxFuture<'_, Result<Extent, ReadError>>;
 
     /// Wakes when records are appended to the shard: the value is the position after the last
     /// durable record.

@@ -13,12 +13,15 @@ use tokio::sync::watch;
 use crate::catalog::Catalog;
 use crate::counters;
 use crate::decide::{Decision, Values, decide};
+use crate::extent::portion;
 use crate::resolved::Resolved;
 use crate::route::Prepared;
 use crate::select::Cut;
 use crate::tx::{CommitError, Receipt, Tx, Urgency, Value};
 use crate::visible::Visible;
-use crate::{Clock, Key, MAX_TX_BYTES, ReadError, ReadLimit, Seek, Stats, Store, Versioned};
+use crate::{
+    Clock, Extent, Key, MAX_TX_BYTES, ReadError, ReadLimit, Seek, Stats, Store, Versioned,
+};
 
 /// A store in memory.
 pub struct Memory {
@@ -131,6 +134,25 @@ impl Memory {
             .take_while(|block| cut.takes(block.first(), block.end(), block.blob_bytes()))
             .cloned()
             .collect())
+    }
+
+    fn extent_now(&self, shard: ShardKey, from: u64, to: u64) -> Result<Extent, ReadError> {
+        let state = self.state();
+        let tail = state.visible.tail(shard)?;
+        let (from, to) = (from.max(tail.floor), to.min(tail.next));
+        let mut extent = Extent::default();
+        let Some(blocks) = state.blocks.get(&shard).filter(|_| from < to) else {
+            return Ok(extent);
+        };
+        extent.records = to - from;
+        let start = blocks.partition_point(|block| block.end() <= from);
+        for block in blocks.range(start..).take_while(|b| b.first() < to) {
+            extent.oldest.get_or_insert(block.arrival());
+            let bytes = block.blob_bytes() as u64;
+            let before = |at| portion(bytes, (block.first(), block.end()), at);
+            extent.bytes += before(to) - before(from);
+        }
+        Ok(extent)
     }
 
     fn seek_now(&self, shard: ShardKey, to: Seek) -> Result<u64, ReadError> {
@@ -246,6 +268,16 @@ impl Store for Memory {
     fn seek(&self, shard: ShardKey, to: Seek) -> BoxFuture<'_, Result<u64, ReadError>> {
         let position = self.seek_now(shard, to);
         Box::pin(std::future::ready(position))
+    }
+
+    fn extent(
+        &self,
+        shard: ShardKey,
+        from: u64,
+        to: u64,
+    ) -> BoxFuture<'_, Result<Extent, ReadError>> {
+        let extent = self.extent_now(shard, from, to);
+        Box::pin(std::future::ready(extent))
     }
 
     fn subscribe(&self, shard: ShardKey) -> Result<watch::Receiver<u64>, ReadError> {

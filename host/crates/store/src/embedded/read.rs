@@ -158,7 +158,7 @@ impl Shared {
     }
 
     /// The tables and the layer that is on its way into them, of the same moment.
-    fn below_active(&self) -> Result<(Snapshot, Option<Arc<Layer>>), ReadError> {
+    pub(super) fn below_active(&self) -> Result<(Snapshot, Option<Arc<Layer>>), ReadError> {
         let state = self.state();
         Ok((self.tables.snapshot()?, state.frozen.clone()))
     }

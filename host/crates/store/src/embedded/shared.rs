@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::Options;
 use super::cache::TailCache;
+use super::sums::Sums;
 use crate::catalog::Catalog;
 use crate::journal::{Journal, Position};
 use crate::layer::{Layer, Stored, StoredValue, Written};
@@ -40,6 +41,8 @@ pub(super) struct State {
     /// What is being written to the tables.
     pub(super) frozen: Option<Arc<Layer>>,
     pub(super) cache: TailCache,
+    /// Bytes between positions that were asked for.
+    pub(super) sums: Sums,
     /// Everything before this is in the tables, if they are not lost in a crash.
     pub(super) applied: Position,
     /// How the tables' thread is to end.
@@ -77,6 +80,7 @@ impl State {
             active,
             frozen: None,
             cache: TailCache::new(cache_bytes),
+            sums: Sums::default(),
             applied,
             stop: None,
         }
@@ -111,6 +115,7 @@ impl Shared {
             visible,
             active,
             cache,
+            sums,
             ..
         } = &mut *state;
         let was_empty = active.is_empty();
@@ -126,6 +131,7 @@ impl Shared {
         }
         for shard in gone {
             cache.forget(shard);
+            sums.forget(shard);
         }
         self.shown.store(group.contents.revision, Ordering::Release);
         if was_empty || self.is_due(active) {
