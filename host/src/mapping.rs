@@ -29,8 +29,8 @@ pub use failures::{
 };
 pub use fates::{Fate, FatesError, Placed};
 pub use ids::Ids;
-pub use metrics::{MappingMetrics, MetricsSnapshot};
+pub use metrics::{LastError, MappingMetrics, MetricsSnapshot, ShardMetrics};
 pub use operate::{RewindOptions, RewindTo};
 pub use parked::{ParkedKey, Release};
 pub use resource::{CreateMapping, Mapping, MappingError, Mappings, Origin, UpdateMapping};
-pub use view::{LaneView, MappingState, MappingView, ShardView};
+pub use view::{LaneView, MappingState, MappingView, ShardState, ShardView};

@@ -324,6 +324,7 @@ fn describe(mapping: &Value) -> anyhow::Result<()> {
         ("circuit breaker", "circuit"),
         ("parked keys", "parked_keys"),
         ("parked records", "parked_records"),
+        ("parked bytes", "parked_bytes"),
         ("on failure", "on_failure"),
         ("problem there", "delivery_problem"),
     ] {
@@ -340,10 +341,17 @@ fn describe(mapping: &Value) -> anyhow::Result<()> {
     }
     print::line("\nsince the host started")?;
     for key in [
-        "processed",
-        "retried",
+        "polled",
         "filtered_out",
         "not_json",
+        "first_invoked",
+        "unsent",
+        "put_back",
+        "waiting_records",
+        "processed",
+        "invoked",
+        "failed_records",
+        "retried",
         "split",
         "given_up",
         "parked",
@@ -359,24 +367,88 @@ fn describe(mapping: &Value) -> anyhow::Result<()> {
     ] {
         print::line(format!("  {:<24} {}", key.replace('_', " "), text(key)))?;
     }
+    let (waited, handled) = times(mapping);
+    print::line(format!("  {:<24} {waited}", "wait per record"))?;
+    print::line(format!("  {:<24} {handled}", "time per invocation"))?;
+    print::line("")?;
+    print::rows(&progress(mapping), "no shards")?;
+    troubles(mapping)
+}
+
+/// The time that records waited for their first invocation, and the time in the handler, on
+/// average since the host started.
+fn times(of: &Value) -> (String, String) {
+    let number = |key: &str| of[key].as_u64().unwrap_or(0);
+    let mean = |sum: &str, count: &str| number(sum).checked_div(number(count));
+    let waited = mean("waited_millis", "first_invoked").map_or_else(String::new, print::span);
+    let handled = mean("duration_micros", "invocations");
+    let handled = handled.map_or_else(String::new, |micros| match micros {
+        0..10_000 => format!("{micros} µs"),
+        _ => print::span(micros / 1000),
+    });
+    (waited, handled)
+}
+
+fn progress(mapping: &Value) -> comfy_table::Table {
     let mut table = print::table(&[
-        "shard", "position", "behind", "age", "lanes", "waiting", "attempts", "next try", "paused",
+        "shard",
+        "state",
+        "position",
+        "behind",
+        "bytes",
+        "age",
+        "expires in",
+        "wait",
+        "handler",
+        "lanes",
     ]);
     for shard in shards(mapping) {
-        let lanes = shard["lanes"].as_array().map_or(&[][..], Vec::as_slice);
-        let waiting: u64 = lanes.iter().filter_map(|l| l["waiting"].as_u64()).sum();
+        let (waited, handled) = times(shard);
+        let number = |key: &str| shard[key].as_u64();
         table.add_row([
             print::cell(&shard["shard"]),
+            print::cell(&shard["state"]),
             print::cell(&shard["low"]),
             print::cell(&shard["records_behind"]),
-            print::span(shard["iterator_age_ms"].as_u64().unwrap_or(0)),
-            lanes.len().to_string(),
-            waiting.to_string(),
-            print::cell(&shard["attempts"]),
-            print::time(&shard["not_before"]),
-            print::cell(&shard["paused"]),
+            print::size(number("bytes_behind").unwrap_or(0)),
+            print::span(number("iterator_age_ms").unwrap_or(0)),
+            number("expires_in_ms").map_or_else(String::new, print::span),
+            waited,
+            handled,
+            shard["lanes"].as_array().map_or(0, Vec::len).to_string(),
         ]);
     }
-    print::line("")?;
-    print::rows(&table, "no shards")
+    table
+}
+
+/// What holds shards up, and what went wrong in them.
+fn troubles(mapping: &Value) -> anyhow::Result<()> {
+    for shard in shards(mapping) {
+        let name = print::cell(&shard["shard"]);
+        let lanes = shard["lanes"].as_array().map_or(&[][..], Vec::as_slice);
+        let waiting: u64 = lanes.iter().filter_map(|l| l["waiting"].as_u64()).sum();
+        if let Some(reason) = shard["paused"].as_str() {
+            print::line(format!("{name}: paused: {}", print::one_line(reason)))?;
+        } else if waiting > 0 {
+            let attempts = shard["attempts"].as_u64().unwrap_or(0);
+            let when = match print::time(&shard["not_before"]) {
+                time if time.is_empty() => "now".to_owned(),
+                time => format!("at {time}"),
+            };
+            print::line(format!(
+                "{name}: blocked at position {}: attempt {} {when}; {} waiting",
+                print::cell(&shard["low"]),
+                attempts + 1,
+                print::count(waiting, "part"),
+            ))?;
+        }
+        if let Some(message) = shard["last_error"]["message"].as_str() {
+            let (at, message) = (
+                print::time(&shard["last_error"]["at"]),
+                print::one_line(message),
+            );
+            print::line(format!("{name}: last error at {at}: {message}"))?;
+        }
+    }
+    Ok(())
 }

@@ -16,7 +16,7 @@ use shardmill_store::{Append, CounterAdd, Expect, Key, Route, Store, Table, Tx, 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::failures::{self, FailureEntry, Given};
-use super::metrics::MappingMetrics;
+use super::metrics::ShardMetrics;
 use super::resource::{Inner, Mapping, cursor_key};
 use crate::delivery;
 use crate::functions::{Loaded, to_json};
@@ -84,18 +84,21 @@ pub(super) struct Counts {
     pub(super) given_up: usize,
     pub(super) expired: usize,
     pub(super) parked: usize,
+    /// Of those that were given up or parked: never sent to the function.
+    pub(super) unsent: usize,
     pub(super) retried: usize,
     pub(super) split: usize,
 }
 
 impl Counts {
-    pub(super) fn add_to(&self, metrics: &MappingMetrics) {
-        MappingMetrics::add(&metrics.processed, self.processed);
-        MappingMetrics::add(&metrics.given_up, self.given_up);
-        MappingMetrics::add(&metrics.expired, self.expired);
-        MappingMetrics::add(&metrics.parked, self.parked);
-        MappingMetrics::add(&metrics.retried, self.retried);
-        MappingMetrics::add(&metrics.split, self.split);
+    pub(super) fn add_to(&self, counts: &ShardMetrics) {
+        counts.add(&counts.processed, self.processed);
+        counts.add(&counts.given_up, self.given_up);
+        counts.add(&counts.expired, self.expired);
+        counts.add(&counts.parked, self.parked);
+        counts.add(&counts.unsent, self.unsent);
+        counts.add(&counts.retried, self.retried);
+        counts.add(&counts.split, self.split);
     }
 }
 

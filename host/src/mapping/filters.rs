@@ -19,15 +19,12 @@ impl Filters {
         self.0.is_empty()
     }
 
-    /// Deliver or drop; counts records that are dropped because they are not JSON.
-    pub(super) fn sort(&self, record: &RecordRef<'_>, not_json: &mut usize) -> Sorted {
+    /// Deliver or drop.
+    pub(super) fn sort(&self, record: &RecordRef<'_>) -> Sorted {
         match self.0.check(record) {
             Verdict::Match => Sorted::Deliver,
             Verdict::NoMatch => Sorted::Drop,
-            Verdict::NotJson => {
-                *not_json += 1;
-                Sorted::Drop
-            }
+            Verdict::NotJson => Sorted::NotJson,
         }
     }
 }

@@ -1,131 +1,155 @@
-//! What a mapping has done since the host started, and how its last batch ended.
+//! What a mapping has done since the host started, shard by shard, and how its last batch ended.
+//!
+//! The balance, as in "Monitoring metrics for Lambda", event source mapping metrics: every record
+//! that was polled was filtered out, or sent for the first time, or ended unsent (given up or
+//! parked), or still waits:
+//!
+//! ```text
+//! polled = filtered_out + first_invoked + unsent + put_back + waiting
+//! ```
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
-use shardmill_core::Outcome;
-use shardmill_core::mapping::Breaker;
+use shardmill_core::mapping::{Breaker, FirstRead};
 use shardmill_core::sandbox::Report;
+use shardmill_core::{Outcome, ShardId, UnixMillis};
+
+/// Bytes of an error's message that are kept.
+const MAX_ERROR_BYTES: usize = 512;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident)*) => {
+        /// Counters of one shard of a mapping.
+        #[derive(Debug, Default)]
+        pub struct ShardMetrics {
+            $($(#[$doc])* pub $name: AtomicU64,)*
+            iterator_age_ms: AtomicU64,
+            last_error: Mutex<Option<LastError>>,
+        }
+
+        /// [`ShardMetrics`] at one moment, or the sum of several.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+        pub struct MetricsSnapshot {
+            $($(#[$doc])* pub $name: u64,)*
+            /// Age of the last batch's last record when the handler was invoked, ms; of several
+            /// shards the highest.
+            pub last_iterator_age_ms: u64,
+        }
+
+        impl ShardMetrics {
+            /// The figures now.
+            pub fn snapshot(&self) -> MetricsSnapshot {
+                MetricsSnapshot {
+                    $($name: self.$name.load(Relaxed),)*
+                    last_iterator_age_ms: self.iterator_age_ms.load(Relaxed),
+                }
+            }
+        }
+
+        impl MetricsSnapshot {
+            /// Adds another shard's figures.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name = self.$name.wrapping_add(other.$name);)*
+                let age = &mut self.last_iterator_age_ms;
+                *age = other.last_iterator_age_ms.max(*age);
+            }
+        }
+    };
+}
+
+counters! {
+    /// Records that were read, each once: AWS's `PolledEventCount`.
+    polled
+    /// Records that the filter criteria left out: AWS's `FilteredOutEventCount`.
+    filtered_out
+    /// Records among those that are not JSON while a pattern asks for `data`.
+    not_json
+    /// Records sent to the function, retries too: AWS's `InvokedEventCount`.
+    invoked
+    /// Records sent to the function for the first time.
+    first_invoked
+    /// Records in failed invocations, or behind the first that a partial answer names: AWS's
+    /// `FailedInvokeEventCount`.
+    failed_records
+    /// Records that were given up or parked and never sent.
+    unsent
+    /// Records that were gathered when the shard's poller ended: they are read again.
+    put_back
+    /// Records that are done.
+    processed
+    /// Records that were given up: AWS's `DroppedEventCount`, but each has an entry in the
+    /// failure store.
+    given_up
+    /// Records that were trimmed before they were delivered.
+    expired
+    /// Records that were parked.
+    parked
+    /// Batches that were split.
+    split
+    /// Invocations that ran a handler.
+    invocations
+    /// Invocations that ended in a function error.
+    errors
+    /// Parts that were put back for another attempt.
+    retried
+    /// Attempts that the host could not run.
+    throttles
+    /// Commits that met a changed value and were run again.
+    conflicts
+    /// Fuel used, units.
+    fuel
+    /// Time in handlers, microseconds.
+    duration_micros
+    /// Age of records when they were first sent, ms, summed up over records.
+    waited_millis
+}
+
+/// Something that went wrong in a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LastError {
+    /// When.
+    pub at: UnixMillis,
+    /// What, at most 512 bytes.
+    pub message: String,
+}
 
 /// Counters of one mapping.
 #[derive(Debug, Default)]
 pub struct MappingMetrics {
-    /// Records that are done.
-    pub processed: AtomicU64,
-    /// Records that were given up.
-    pub given_up: AtomicU64,
-    /// Records that were trimmed before they were delivered.
-    pub expired: AtomicU64,
-    /// Records that the filter criteria left out.
-    pub filtered_out: AtomicU64,
-    /// Records among those that are not JSON while a pattern asks for `data`.
-    pub not_json: AtomicU64,
-    /// Records that were parked.
-    pub parked: AtomicU64,
-    /// Batches that were split.
-    pub split: AtomicU64,
-    /// Invocations that ran a handler.
-    pub invocations: AtomicU64,
-    /// Invocations that ended in a function error.
-    pub errors: AtomicU64,
-    /// Parts that were put back for another attempt.
-    pub retried: AtomicU64,
-    /// Attempts that the host could not run.
-    pub throttles: AtomicU64,
-    /// Commits that met a changed value and were run again.
-    pub conflicts: AtomicU64,
-    /// Fuel used, units.
-    pub fuel: AtomicU64,
-    /// Time in handlers, microseconds.
-    pub duration_micros: AtomicU64,
-    /// Age of the last batch's last record when the handler was invoked, ms.
-    pub iterator_age_ms: AtomicU64,
+    shards: Mutex<BTreeMap<ShardId, Arc<ShardMetrics>>>,
     last_result: Mutex<Option<String>>,
     breaker: Mutex<Breaker>,
 }
 
-/// [`MappingMetrics`] at one moment.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct MetricsSnapshot {
-    /// Records that are done.
-    pub processed: u64,
-    /// Records that were given up.
-    pub given_up: u64,
-    /// Records that were trimmed before they were delivered.
-    pub expired: u64,
-    /// Records that the filter criteria left out.
-    pub filtered_out: u64,
-    /// Records among those that are not JSON while a pattern asks for `data`.
-    pub not_json: u64,
-    /// Records that were parked.
-    pub parked: u64,
-    /// Batches that were split.
-    pub split: u64,
-    /// Invocations that ran a handler.
-    pub invocations: u64,
-    /// Invocations that ended in a function error.
-    pub errors: u64,
-    /// Parts that were put back for another attempt.
-    pub retried: u64,
-    /// Attempts that the host could not run.
-    pub throttles: u64,
-    /// Commits that met a changed value and were run again.
-    pub conflicts: u64,
-    /// Fuel used, units.
-    pub fuel: u64,
-    /// Time in handlers, microseconds.
-    pub duration_micros: u64,
-    /// Age of the last batch's last record when the handler was invoked, ms.
-    pub last_iterator_age_ms: u64,
+impl MetricsSnapshot {
+    /// Records that were read and wait for their first invocation.
+    pub fn waiting(&self) -> u64 {
+        let ended = self.filtered_out + self.first_invoked + self.unsent + self.put_back;
+        self.polled.saturating_sub(ended)
+    }
 }
 
-impl MappingMetrics {
-    /// The figures now.
-    pub fn snapshot(&self) -> MetricsSnapshot {
-        MetricsSnapshot {
-            processed: self.processed.load(Relaxed),
-            given_up: self.given_up.load(Relaxed),
-            expired: self.expired.load(Relaxed),
-            filtered_out: self.filtered_out.load(Relaxed),
-            not_json: self.not_json.load(Relaxed),
-            parked: self.parked.load(Relaxed),
-            split: self.split.load(Relaxed),
-            invocations: self.invocations.load(Relaxed),
-            errors: self.errors.load(Relaxed),
-            retried: self.retried.load(Relaxed),
-            throttles: self.throttles.load(Relaxed),
-            conflicts: self.conflicts.load(Relaxed),
-            fuel: self.fuel.load(Relaxed),
-            duration_micros: self.duration_micros.load(Relaxed),
-            last_iterator_age_ms: self.iterator_age_ms.load(Relaxed),
-        }
+impl ShardMetrics {
+    /// Adds to a counter of this shard.
+    pub(super) fn add(&self, counter: &AtomicU64, amount: usize) {
+        counter.fetch_add(amount as u64, Relaxed);
     }
 
-    /// AWS's `LastProcessingResult`.
-    pub fn last_result(&self) -> String {
-        let last = self
-            .last_result
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        last.clone()
-            .unwrap_or_else(|| "No records processed".into())
+    /// A new poller begins with nothing gathered.
+    pub(super) fn begin(&self) {
+        let waiting = self.snapshot().waiting();
+        self.put_back.fetch_add(waiting, Relaxed);
     }
 
-    pub(super) fn set_last_result(&self, text: &str) {
-        let mut last = self
-            .last_result
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if last.as_deref() != Some(text) {
-            *last = Some(text.into());
-        }
-    }
-
-    /// The circuit breaker that the mapping's shards share.
-    pub(super) fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Counts what was read.
+    pub(super) fn count_first_read(&self, read: FirstRead) {
+        self.polled.fetch_add(read.records, Relaxed);
+        self.filtered_out.fetch_add(read.dropped, Relaxed);
+        self.not_json.fetch_add(read.not_json, Relaxed);
     }
 
     /// Notes how old the last record of a batch is that is about to run.
@@ -135,16 +159,64 @@ impl MappingMetrics {
 
     /// Counts an invocation.
     pub(super) fn count(&self, report: &Report) {
-        Self::add(&self.invocations, 1);
+        if matches!(report.outcome, Outcome::Throttled { .. }) {
+            return;
+        }
+        self.add(&self.invocations, 1);
         if matches!(report.outcome, Outcome::Failed(_)) {
-            Self::add(&self.errors, 1);
+            self.add(&self.errors, 1);
         }
         self.fuel.fetch_add(report.usage.fuel, Relaxed);
         let micros = report.usage.duration.as_micros() as u64;
         self.duration_micros.fetch_add(micros, Relaxed);
     }
 
-    pub(super) fn add(counter: &AtomicU64, amount: usize) {
-        counter.fetch_add(amount as u64, Relaxed);
+    /// What went wrong last.
+    pub fn last_error(&self) -> Option<LastError> {
+        held(&self.last_error).clone()
     }
+
+    pub(super) fn set_last_error(&self, at: UnixMillis, message: &str) {
+        let end = message.floor_char_boundary(MAX_ERROR_BYTES);
+        let message = message[..end].to_owned();
+        *held(&self.last_error) = Some(LastError { at, message });
+    }
+}
+
+impl MappingMetrics {
+    /// A shard's figures.
+    pub(super) fn shard(&self, shard: ShardId) -> Arc<ShardMetrics> {
+        Arc::clone(held(&self.shards).entry(shard).or_default())
+    }
+
+    /// The sum over the shards now.
+    pub fn snapshot(&self) -> MetricsSnapshot {
+        let mut sum = MetricsSnapshot::default();
+        for shard in held(&self.shards).values() {
+            sum.add(&shard.snapshot());
+        }
+        sum
+    }
+
+    /// AWS's `LastProcessingResult`.
+    pub fn last_result(&self) -> String {
+        let last = held(&self.last_result).clone();
+        last.unwrap_or_else(|| "No records processed".into())
+    }
+
+    pub(super) fn set_last_result(&self, text: &str) {
+        let mut last = held(&self.last_result);
+        if last.as_deref() != Some(text) {
+            *last = Some(text.into());
+        }
+    }
+
+    /// The circuit breaker that the mapping's shards share.
+    pub(super) fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        held(&self.breaker)
+    }
+}
+
+fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,6 +6,7 @@
 
 mod attempt;
 mod conclude;
+mod count;
 mod gather;
 
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use self::attempt::Ended;
 pub(super) use self::attempt::{Job, Place};
 use super::filters::Filters;
 use super::in_flight::InFlight;
-use super::metrics::MappingMetrics;
+use super::metrics::{MappingMetrics, ShardMetrics};
 use super::parked::ParkedKeys;
 use super::resource::{Inner, Mapping, cursor_key};
 use super::source::Source;
@@ -88,6 +89,9 @@ pub(super) struct Poller {
     mapping: Arc<Mapping>,
     source: Source,
     metrics: Arc<MappingMetrics>,
+    counts: Arc<ShardMetrics>,
+    /// By lane: records before it were sent to the function, or ended without.
+    begun: Vec<Position>,
     parked: Arc<ParkedKeys>,
     filters: Filters,
     stop: CancellationToken,
@@ -144,8 +148,13 @@ impl Poller {
             deaggregate: mapping.policy.deaggregate,
         };
         let cursor = Cursor::starting_at(Position::of(1));
+        let metrics = inner.metrics_of(&mapping.id);
+        let counts = metrics.shard(shard.shard);
+        counts.begin();
         Ok(Self {
-            metrics: inner.metrics_of(&mapping.id),
+            metrics,
+            counts,
+            begun: Vec::new(),
             parked: inner.parked_of(&mapping)?,
             filters: Filters::of(&mapping.policy).map_err(ReadError::Damaged)?,
             lanes: Lanes::new(&cursor, inner.clock.now()),
@@ -225,6 +234,7 @@ impl Poller {
         self.lanes = Lanes::new(&self.cursor, self.inner.clock.now());
         self.held = (0..count).map(|_| None).collect();
         self.expiry = vec![None; count];
+        self.begun = self.cursor.lanes.iter().map(|lane| lane.mark).collect();
     }
 
     fn wanted_lanes(&self) -> usize {
@@ -363,6 +373,8 @@ impl Poller {
 
     fn report(&self, trouble: &Trouble) {
         self.metrics.set_last_result(&format!("PROBLEM: {trouble}"));
+        self.counts
+            .set_last_error(self.inner.clock.now(), &trouble.to_string());
         let (mapping, shard) = (&self.mapping.name, self.source.shard.shard);
         tracing::warn!(mapping, %shard, %trouble, "the shard waits");
     }

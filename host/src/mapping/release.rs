@@ -159,7 +159,8 @@ impl Releaser {
             if self.conclude(key, &head, &job, &mut attempt, shard).await? {
                 return Ok(());
             }
-            MappingMetrics::add(&self.metrics.conflicts, 1);
+            let counts = self.metrics.shard(shard);
+            counts.add(&counts.conflicts, 1);
             job.conflicts += 1;
         }
     }
@@ -329,7 +330,8 @@ impl Releaser {
             match self.inner.store.commit(tx).await {
                 Ok(receipt) => {
                     self.parked.settled(&key.key, changed, receipt.revision);
-                    MappingMetrics::add(&self.metrics.processed, next.done);
+                    let counts = self.metrics.shard(shard);
+                    counts.add(&counts.processed, next.done);
                     return Ok(true);
                 }
                 // Records came in for the key meanwhile: what was run stays right.

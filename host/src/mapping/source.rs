@@ -98,7 +98,7 @@ impl Source {
                     match sort(&record) {
                         Sorted::Deliver => read.batch.push(slice),
                         Sorted::Park => read.parked.push(slice),
-                        Sorted::Drop => {}
+                        Sorted::Drop | Sorted::NotJson => {}
                     }
                 }
                 at = at.max(block.position(block.count()));

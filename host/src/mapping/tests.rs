@@ -18,8 +18,8 @@ use shardmill_core::sandbox::{
 use shardmill_core::stream::StreamMode;
 use shardmill_core::{Records, Scope, Stream, StreamId, UnixMillis};
 use shardmill_store::{
-    Append, CommitError, Extent, Key, Memory, ReadError, ReadLimit, Receipt, Route, Seek, Stats, Store,
-    StreamChange, Tx, Versioned,
+    Append, CommitError, Extent, Key, Memory, ReadError, ReadLimit, Receipt, Route, Seek, Stats,
+    Store, StreamChange, Tx, Versioned,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,7 @@ mod contract;
 mod lanes;
 mod operate;
 mod parked;
+mod watching;
 mod windows;
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);

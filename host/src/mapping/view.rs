@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 use shardmill_core::mapping::{Circuit, Cursor, Lane};
-use shardmill_core::{ShardId, ShardKey, UnixMillis};
-use shardmill_store::{ReadLimit, Seek};
+use shardmill_core::{ShardId, ShardKey, Stream, UnixMillis};
+use shardmill_store::{Extent, ReadError, Seek};
 
-use super::metrics::MetricsSnapshot;
+use super::metrics::{LastError, MappingMetrics, MetricsSnapshot};
 use super::resource::{Inner, Mapping, MappingError, Mappings, cursor_prefix, shard_of};
 use crate::delivery::Figures;
 
@@ -48,6 +48,8 @@ pub struct MappingView {
     /// What became of its deliveries.
     #[serde(flatten)]
     pub delivery: Figures,
+    /// Records that were read and wait for their first invocation.
+    pub waiting_records: u64,
     /// The circuit breaker.
     pub circuit: Circuit,
     /// Keys that are parked.
@@ -67,18 +69,48 @@ pub struct ShardView {
     pub shard: String,
     /// Position before which everything is done.
     pub low: u64,
-    /// Records that are not done.
+    /// Records from the oldest that is not done to the shard's end. With several lanes some of
+    /// them may be done.
     pub records_behind: u64,
-    /// Age of the oldest record that is not done, in ms; 0 when there is none.
+    /// Their bytes, keys and data.
+    pub bytes_behind: u64,
+    /// Age of the oldest record that is not done, in ms; 0 when there is none. Told whatever the
+    /// mapping does: it may be paused, throttled, or filter everything out.
     pub iterator_age_ms: u64,
+    /// How long that record still lives, in ms: until retention or the mapping's age limit ends
+    /// it, whichever is first.
+    pub expires_in_ms: Option<u64>,
+    /// What the shard does.
+    pub state: ShardState,
     /// Failed attempts of the part that is next, if one waits.
     pub attempts: u32,
     /// When that part is tried again.
     pub not_before: Option<UnixMillis>,
+    /// What went wrong last since the host started, even if all is well by now.
+    pub last_error: Option<LastError>,
+    /// Counted since the host started.
+    #[serde(flatten)]
+    pub metrics: MetricsSnapshot,
+    /// Records that were read and wait for their first invocation.
+    pub waiting_records: u64,
     /// Why the shard stands still, if it does.
     pub paused: Option<String>,
     /// Its lanes; one unless the mapping has a parallelization factor.
     pub lanes: Vec<LaneView>,
+}
+
+/// What a shard does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShardState {
+    /// Nothing: everything is done.
+    Idle,
+    /// It gets on.
+    Running,
+    /// A batch that failed waits for its next attempt, or is at it.
+    Retrying,
+    /// It stands still until somebody resumes it.
+    Paused,
 }
 
 /// Progress of a lane, for people.
@@ -99,6 +131,13 @@ impl Mappings {
     /// See [`MappingError`].
     pub async fn view(&self, mapping: Mapping) -> Result<MappingView, MappingError> {
         let inner = &self.inner;
+        let metrics = inner.metrics_of(&mapping.id);
+        let stream = inner.store.stream_by_id(mapping.stream_id);
+        let place = Place {
+            mapping: &mapping,
+            stream: stream.as_deref(),
+            metrics: &metrics,
+        };
         let mut shards = Vec::new();
         for (key, stored) in inner
             .store
@@ -110,7 +149,7 @@ impl Mappings {
             ) else {
                 continue;
             };
-            shards.push(inner.shard_view(&mapping, shard, &cursor).await?);
+            shards.push(inner.shard_view(&place, shard, &cursor).await?);
         }
         let state = match inner.applied(&mapping.id) {
             _ if mapping.deleting => MappingState::Deleting,
@@ -122,11 +161,12 @@ impl Mappings {
             applied => state_between(applied.as_ref(), &mapping),
         };
         let parked = inner.parked_of(&mapping)?.list();
-        let metrics = inner.metrics_of(&mapping.id);
+        let figures = metrics.snapshot();
         Ok(MappingView {
             state,
             last_processing_result: metrics.last_result(),
-            metrics: metrics.snapshot(),
+            metrics: figures,
+            waiting_records: figures.waiting(),
             delivery: inner.delivery.figures(&mapping.id),
             circuit: metrics.breaker().circuit(),
             parked_keys: parked.len(),
@@ -138,44 +178,70 @@ impl Mappings {
     }
 }
 
+/// What the shards of a mapping share.
+struct Place<'a> {
+    mapping: &'a Mapping,
+    stream: Option<&'a Stream>,
+    metrics: &'a MappingMetrics,
+}
+
+impl Place<'_> {
+    /// How long a record still lives that has this age.
+    fn expires_in(&self, age: Duration) -> Option<u64> {
+        let retention = self.stream.map(Stream::retention);
+        let limits = [retention, self.mapping.policy.maximum_record_age];
+        let limit = limits.into_iter().flatten().min()?;
+        Some(limit.saturating_sub(age).as_millis() as u64)
+    }
+}
+
 impl Inner {
     async fn shard_view(
         &self,
-        mapping: &Mapping,
+        place: &Place<'_>,
         shard: ShardId,
         cursor: &Cursor,
     ) -> Result<ShardView, MappingError> {
         let key = ShardKey {
-            stream: mapping.stream_id,
+            stream: place.mapping.stream_id,
             shard,
         };
         let low = cursor.low().record;
-        // A shard that expired has nothing left to be behind.
+        let extent = match self.store.extent(key, low, u64::MAX).await {
+            Ok(extent) => extent,
+            // A shard that expired has nothing left to be behind.
+            Err(ReadError::NoSuchShard(_)) => Extent::default(),
+            Err(error) => return Err(error.into()),
+        };
+        // What was trimmed and is not reported yet is not done either.
         let end = self.store.seek(key, Seek::Latest).await.unwrap_or(low);
-        let limit = ReadLimit {
-            records: 1,
-            bytes: 1,
-        };
-        let oldest = if low < end {
-            self.store.read(key, low, limit).await?
-        } else {
-            Vec::new()
-        };
-        let age = oldest
-            .first()
-            .map_or(Duration::ZERO, |b| self.clock.now().since(b.arrival()));
+        let behind = end.saturating_sub(low);
+        let age = extent.oldest.map(|oldest| self.clock.now().since(oldest));
         let part = cursor
             .lanes
             .iter()
             .filter_map(|lane| lane.parts.first())
             .min_by_key(|p| p.span.from);
+        let counts = place.metrics.shard(shard);
+        let metrics = counts.snapshot();
         Ok(ShardView {
             shard: shard.to_string(),
             low,
-            records_behind: end.saturating_sub(low),
-            iterator_age_ms: age.as_millis() as u64,
+            records_behind: behind,
+            bytes_behind: extent.bytes,
+            iterator_age_ms: age.map_or(0, |age| age.as_millis() as u64),
+            expires_in_ms: age.and_then(|age| place.expires_in(age)),
+            state: match part {
+                _ if cursor.paused.is_some() => ShardState::Paused,
+                Some(part) if part.attempts > 0 => ShardState::Retrying,
+                None if behind == 0 => ShardState::Idle,
+                _ => ShardState::Running,
+            },
             attempts: part.map_or(0, |p| p.attempts),
-            not_before: part.map(|p| p.not_before),
+            not_before: part.map(|p| p.not_before).filter(|at| at.0 > 0),
+            last_error: counts.last_error(),
+            waiting_records: metrics.waiting(),
+            metrics,
             paused: cursor.paused.clone().map(|p| p.reason),
             lanes: cursor.lanes.iter().map(LaneView::of).collect(),
         })

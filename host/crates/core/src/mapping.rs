@@ -27,7 +27,7 @@ pub use batching::{Cut, Ready, cut, expired_len, ready};
 pub use breaker::{Admission, BREAKER_WAIT, Breaker, Circuit};
 pub use cursor::{Cursor, Lane, OpenWindow, Part, Paused, Position, Span, lane_of};
 pub use filter::{BadFilter, FilterCriteria, Verdict};
-pub use lanes::{Intake, Lanes, Sorted, Work};
+pub use lanes::{FirstRead, Intake, Lanes, Sorted, Work};
 pub use next::{AfterFinal, Attempted, Judgement, Next, Rest, after, after_final, judge, parts_of};
 pub use policy::{BadPolicy, OnExhausted, Policy, Reason, StartingPosition};
 pub use response::{ItemFailures, read_item_failures};

@@ -1,111 +1,255 @@
-//! Prometheus' text format, under CloudWatch's names.
+//! Prometheus' text format, under CloudWatch's names where AWS has them ("Monitoring metrics for
+//! Lambda": invocation, performance and event source mapping metrics).
 //!
-//! Counters begin with the process; iterator age and records behind are read from the cursors.
+//! Counters begin with the process; lag is read from the cursors and the store's index. What
+//! belongs to a shard has the label `shard`; a sum over it is the mapping's.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use hyper::StatusCode;
 use shardmill_core::Scope;
+use shardmill_core::mapping::Circuit;
 use shardmill_store::{Key, Table};
 
 use super::error::Error;
 use super::request::Call;
 use super::{Answer, answer};
-use crate::mapping::MappingView;
+use crate::mapping::{MappingState, MappingView, ShardState, ShardView};
 
 /// The media type that Prometheus asks for.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A figure of a mapping: its name, kind, help, and where it is.
-type Figure = (
+/// A figure of a `T`: its name, kind, help, and where it is. `None`: there is none now.
+type Figure<T> = (
     &'static str,
     &'static str,
     &'static str,
-    fn(&MappingView) -> f64,
+    fn(&T) -> Option<f64>,
 );
 
-const FIGURES: [Figure; 14] = [
+const COUNTER: &str = "counter";
+const GAUGE: &str = "gauge";
+
+const OF_SHARDS: [Figure<ShardView>; 29] = [
     (
         "invocations_total",
-        "counter",
+        COUNTER,
         "Invocations that ran a handler",
-        |v| v.metrics.invocations as f64,
+        |s| Some(s.metrics.invocations as f64),
     ),
     (
         "errors_total",
-        "counter",
+        COUNTER,
         "Invocations that ended in a function error",
-        |v| v.metrics.errors as f64,
+        |s| Some(s.metrics.errors as f64),
     ),
     (
         "throttles_total",
-        "counter",
+        COUNTER,
         "Attempts that the host could not run",
-        |v| v.metrics.throttles as f64,
+        |s| Some(s.metrics.throttles as f64),
     ),
-    (
-        "duration_seconds_total",
-        "counter",
-        "Time in handlers",
-        |v| v.metrics.duration_micros as f64 / 1e6,
-    ),
-    ("fuel_total", "counter", "Fuel used, units", |v| {
-        v.metrics.fuel as f64
+    ("duration_seconds_total", COUNTER, "Time in handlers", |s| {
+        Some(s.metrics.duration_micros as f64 / 1e6)
+    }),
+    ("fuel_total", COUNTER, "Fuel used, units", |s| {
+        Some(s.metrics.fuel as f64)
     }),
     (
-        "processed_records_total",
-        "counter",
-        "Records that are done",
-        |v| v.metrics.processed as f64,
+        "polled_event_count_total",
+        COUNTER,
+        "Records read, each once",
+        |s| Some(s.metrics.polled as f64),
     ),
     (
-        "dropped_records_total",
-        "counter",
-        "Records that were given up",
-        |v| v.metrics.given_up as f64,
+        "filtered_out_event_count_total",
+        COUNTER,
+        "Records that the filter criteria left out",
+        |s| Some(s.metrics.filtered_out as f64),
     ),
     (
-        "expired_records_total",
-        "counter",
+        "not_json_event_count_total",
+        COUNTER,
+        "Records among those that are not JSON",
+        |s| Some(s.metrics.not_json as f64),
+    ),
+    (
+        "invoked_event_count_total",
+        COUNTER,
+        "Records sent to the function; retries count again",
+        |s| Some(s.metrics.invoked as f64),
+    ),
+    (
+        "first_invoked_event_count_total",
+        COUNTER,
+        "Records sent to the function for the first time",
+        |s| Some(s.metrics.first_invoked as f64),
+    ),
+    (
+        "failed_invoke_event_count_total",
+        COUNTER,
+        "Records in failed invocations or in the failed part of one",
+        |s| Some(s.metrics.failed_records as f64),
+    ),
+    (
+        "dropped_event_count_total",
+        COUNTER,
+        "Records that were given up; the failure store has each",
+        |s| Some(s.metrics.given_up as f64),
+    ),
+    (
+        "unsent_event_count_total",
+        COUNTER,
+        "Records given up or parked that were never sent",
+        |s| Some(s.metrics.unsent as f64),
+    ),
+    (
+        "put_back_event_count_total",
+        COUNTER,
+        "Records that were read and are read again because their poller ended",
+        |s| Some(s.metrics.put_back as f64),
+    ),
+    (
+        "expired_event_count_total",
+        COUNTER,
         "Records trimmed before they were delivered",
-        |v| v.metrics.expired as f64,
+        |s| Some(s.metrics.expired as f64),
+    ),
+    (
+        "parked_event_count_total",
+        COUNTER,
+        "Records that were parked",
+        |s| Some(s.metrics.parked as f64),
+    ),
+    (
+        "processed_event_count_total",
+        COUNTER,
+        "Records that are done",
+        |s| Some(s.metrics.processed as f64),
+    ),
+    (
+        "first_invoked_age_seconds_total",
+        COUNTER,
+        "Age of records when they were first sent, summed up over records",
+        |s| Some(s.metrics.waited_millis as f64 / 1e3),
     ),
     (
         "retries_total",
-        "counter",
+        COUNTER,
         "Parts that were put back for another attempt",
-        |v| v.metrics.retried as f64,
+        |s| Some(s.metrics.retried as f64),
     ),
+    ("splits_total", COUNTER, "Batches that were split", |s| {
+        Some(s.metrics.split as f64)
+    }),
     (
         "conflicts_total",
-        "counter",
+        COUNTER,
         "Commits that met a changed value and were run again",
-        |v| v.metrics.conflicts as f64,
+        |s| Some(s.metrics.conflicts as f64),
     ),
     (
-        "on_failure_destination_delivered_records_total",
-        "counter",
+        "iterator_age_milliseconds",
+        GAUGE,
+        "Age of the oldest record that is not done; 0 when all are",
+        |s| Some(s.iterator_age_ms as f64),
+    ),
+    ("records_behind", GAUGE, "Records that are not done", |s| {
+        Some(s.records_behind as f64)
+    }),
+    (
+        "bytes_behind",
+        GAUGE,
+        "Bytes of keys and data that are not done",
+        |s| Some(s.bytes_behind as f64),
+    ),
+    (
+        "waiting_records",
+        GAUGE,
+        "Records that were read and wait for their first invocation",
+        |s| Some(s.waiting_records as f64),
+    ),
+    (
+        "oldest_record_expires_in_milliseconds",
+        GAUGE,
+        "Until retention or the age limit ends the oldest record that is not done",
+        |s| s.expires_in_ms.map(|ms| ms as f64),
+    ),
+    (
+        "failed_attempts",
+        GAUGE,
+        "Failed attempts of the batch that is next",
+        |s| Some(f64::from(s.attempts)),
+    ),
+    (
+        "next_try_timestamp_seconds",
+        GAUGE,
+        "When the batch that failed is tried again",
+        |s| s.not_before.map(|at| at.0 as f64 / 1e3),
+    ),
+    (
+        "shard_paused",
+        GAUGE,
+        "1 while the shard stands still",
+        |s| Some(f64::from(u8::from(s.state == ShardState::Paused))),
+    ),
+];
+
+const OF_MAPPINGS: [Figure<MappingView>; 8] = [
+    (
+        "on_failure_destination_delivered_event_count_total",
+        COUNTER,
         "Records that were reported to the on-failure destination",
-        |v| v.delivery.delivered as f64,
+        |m| Some(m.delivery.delivered as f64),
     ),
     (
         "destination_delivery_failures_total",
-        "counter",
+        COUNTER,
         "Deliveries to the on-failure destination that were given up",
-        |v| v.delivery.delivery_failures as f64,
+        |m| Some(m.delivery.delivery_failures as f64),
     ),
     (
         "deliveries_pending",
-        "gauge",
+        GAUGE,
         "Deliveries to the on-failure destination that wait",
-        |v| v.delivery.deliveries_pending as f64,
+        |m| Some(m.delivery.deliveries_pending as f64),
     ),
     (
-        "records_behind",
-        "gauge",
-        "Records that are not done",
-        |v| v.shards.iter().map(|s| s.records_behind).sum::<u64>() as f64,
+        "parked_keys",
+        GAUGE,
+        "Partition keys that are parked",
+        |m| Some(m.parked_keys as f64),
+    ),
+    ("parked_records", GAUGE, "Records of parked keys", |m| {
+        Some(m.parked_records as f64)
+    }),
+    (
+        "parked_bytes",
+        GAUGE,
+        "Bytes of records of parked keys",
+        |m| Some(m.parked_bytes as f64),
+    ),
+    (
+        "circuit_breaker_state",
+        GAUGE,
+        "0 closed: batches run; 1 half open: one tries; 2 open: batches wait",
+        |m| {
+            Some(match m.circuit {
+                Circuit::Closed => 0.0,
+                Circuit::HalfOpen => 1.0,
+                Circuit::Open => 2.0,
+            })
+        },
+    ),
+    (
+        "mapping_running",
+        GAUGE,
+        "1 while the mapping is enabled and no shard is paused",
+        |m| {
+            let runs = matches!(m.state, MappingState::Enabled | MappingState::Updating);
+            Some(f64::from(u8::from(runs)))
+        },
     ),
 ];
 
@@ -139,43 +283,38 @@ fn store(call: &Call<'_>, out: &mut String) {
     for (name, kind, help, value) in [
         (
             "incoming_records_total",
-            "counter",
+            COUNTER,
             "Records stored",
             stats.records,
         ),
         (
             "store_transactions_total",
-            "counter",
+            COUNTER,
             "Transactions committed",
             stats.transactions,
         ),
         (
             "store_conflicts_total",
-            "counter",
+            COUNTER,
             "Transactions refused by a condition",
             stats.conflicts,
         ),
-        (
-            "store_groups_total",
-            "counter",
-            "Groups synced",
-            stats.groups,
-        ),
+        ("store_groups_total", COUNTER, "Groups synced", stats.groups),
         (
             "store_frame_bytes_total",
-            "counter",
+            COUNTER,
             "Bytes of frames written",
             stats.frame_bytes,
         ),
         (
             "store_disk_bytes",
-            "gauge",
+            GAUGE,
             "Bytes of all files",
             stats.disk_bytes,
         ),
         (
             "store_full",
-            "gauge",
+            GAUGE,
             "1 while records are refused for want of disk",
             stats.full.into(),
         ),
@@ -196,23 +335,26 @@ fn scopes(call: &Call<'_>) -> Result<BTreeSet<Scope>, Error> {
 }
 
 fn of_mappings(views: &[MappingView], out: &mut String) {
-    for (name, kind, help, figure) in FIGURES {
-        head(out, name, kind, help);
-        for view in views {
-            let _ = writeln!(out, "shardmill_{name}{{{}}} {}", labels(view), figure(view));
+    let mappings: Vec<(String, &MappingView)> = views.iter().map(|v| (labels(v), v)).collect();
+    let mut shards = Vec::new();
+    for (labels, view) in &mappings {
+        for shard in &view.shards {
+            shards.push((format!("{labels},shard=\"{}\"", shard.shard), shard));
         }
     }
-    let name = "iterator_age_milliseconds";
-    head(
-        out,
-        name,
-        "gauge",
-        "Age of the oldest record that is not done",
-    );
-    for view in views {
-        for shard in &view.shards {
-            let (labels, age, shard) = (labels(view), shard.iterator_age_ms, &shard.shard);
-            let _ = writeln!(out, "shardmill_{name}{{{labels},shard=\"{shard}\"}} {age}");
+    for figure in &OF_SHARDS {
+        family(out, figure, &shards);
+    }
+    for figure in &OF_MAPPINGS {
+        family(out, figure, &mappings);
+    }
+}
+
+fn family<T>(out: &mut String, (name, kind, help, figure): &Figure<T>, all: &[(String, &T)]) {
+    head(out, name, kind, help);
+    for (labels, of) in all {
+        if let Some(value) = figure(of) {
+            let _ = writeln!(out, "shardmill_{name}{{{labels}}} {value}");
         }
     }
 }

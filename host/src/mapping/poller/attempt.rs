@@ -86,7 +86,7 @@ impl Poller {
     pub(super) fn run_job(&mut self, lane: usize, job: Job, loaded: &Arc<Loaded>) {
         if let Some(last) = job.batch.get(job.batch.len().saturating_sub(1)) {
             let age = self.inner.clock.now().since(last.arrival);
-            self.metrics.set_iterator_age(age);
+            self.counts.set_iterator_age(age);
         }
         let place = Place {
             inner: Arc::clone(&self.inner),
@@ -160,7 +160,10 @@ impl Place {
             report = inner.sandbox.invoke(invocation) => report,
             () = self.kill.cancelled() => return None,
         };
-        inner.metrics_of(&mapping.id).count(&report);
+        inner
+            .metrics_of(&mapping.id)
+            .shard(self.shard)
+            .count(&report);
         Some(Attempt {
             report,
             seed,

@@ -19,7 +19,6 @@ use crate::functions::Loaded;
 use crate::mapping::commit::{Attempt, Counts, GivenUp, Turn, refused_emit};
 use crate::mapping::failures;
 use crate::mapping::in_flight::{DEATHS_BEFORE_SPLIT, MAX_DEATHS};
-use crate::mapping::metrics::MappingMetrics;
 use crate::mapping::parked::Parking;
 #[cfg(test)]
 use crate::mapping::sim::defect::Defect;
@@ -62,6 +61,7 @@ impl Poller {
             self.held[lane] = Some(job);
             return Ok(());
         }
+        self.count_sent(lane, &job, &attempt, &judgement);
         let result = match judgement {
             Judgement::Failed(_) => "PROBLEM: Function call failed",
             _ => "OK",
@@ -95,7 +95,7 @@ impl Poller {
             Ok(Committed::Done) => Ok(()),
             Ok(Committed::Conflict) => {
                 // Keyed state was changed by another batch, or a stream went: run it again.
-                MappingMetrics::add(&self.metrics.conflicts, 1);
+                self.counts.add(&self.counts.conflicts, 1);
                 job.conflicts += 1;
                 self.held[lane] = Some(job);
                 Ok(())
@@ -453,6 +453,7 @@ impl Poller {
         };
         let counts = Counts {
             given_up: given_up.batch.len(),
+            unsent: self.count_begun(lane, &given_up.batch),
             expired: match given_up.reason {
                 Reason::Expired => (given_up.span.to.record - given_up.span.from.record) as usize,
                 _ => 0,
@@ -559,8 +560,11 @@ impl Poller {
                 .extend(job.parked.iter().map(|r| r.beginning()));
             part.without.sort_unstable();
         }
+        let begun = self.begun[lane];
+        let unsent = job.parked.iter().filter(|r| r.beginning() >= begun);
         let counts = Counts {
             parked: parking.count(),
+            unsent: unsent.count(),
             ..Counts::default()
         };
         let change = Change {
@@ -652,7 +656,7 @@ impl Poller {
             loaded,
             attempt,
             job,
-            counts,
+            mut counts,
         } = change;
         let mut read_ahead = Parking::default();
         self.lanes
@@ -663,6 +667,8 @@ impl Poller {
             cursor.paused.get_or_insert(Paused { reason, version });
             self.lanes.forget();
         } else {
+            counts.parked += read_ahead.count();
+            counts.unsent += read_ahead.count();
             parking.append(read_ahead);
         }
         self.lanes.advance(&mut cursor, ended);
@@ -689,7 +695,7 @@ impl Poller {
                 self.parked.committed(parked, receipt.revision);
                 self.lanes.clear_parked();
                 self.unsaved = None;
-                counts.add_to(&self.metrics);
+                counts.add_to(&self.counts);
                 Ok(Committed::Done)
             }
             Err(CommitError::Conflict(changed)) if changed == key => {
@@ -709,8 +715,10 @@ impl Poller {
     fn throttled(&mut self, job: &mut Job, reason: &str) {
         job.throttles += 1;
         job.not_before = self.inner.clock.now().plus(backoff(job.throttles));
-        MappingMetrics::add(&self.metrics.throttles, 1);
+        self.counts.add(&self.counts.throttles, 1);
         let (mapping, shard) = (&self.mapping.name, self.source.shard.shard);
+        self.counts
+            .set_last_error(self.inner.clock.now(), &format!("throttled: {reason}"));
         tracing::warn!(mapping, %shard, reason, "throttled");
     }
 

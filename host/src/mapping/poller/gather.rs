@@ -14,7 +14,6 @@ use shardmill_core::{Batch, RecordRef, UnixMillis};
 use super::attempt::Job;
 use super::{End, FOREVER, PROGRESS_DELAY, Poller, Trouble, Wait, Wakes};
 use crate::functions::Loaded;
-use crate::mapping::metrics::MappingMetrics;
 
 /// Bytes that a packed record takes beside its key and data.
 const PACKED_OVERHEAD_BYTES: usize = shardmill_core::abi::INDEX_ENTRY_BYTES;
@@ -163,17 +162,11 @@ impl Poller {
             Some(source) => source.record_bytes(record),
             None => record.payload_bytes() + PACKED_OVERHEAD_BYTES,
         };
-        let (mut dropped, mut not_json) = (0, 0);
         let parked = self.parked.names();
         let filters = &self.filters;
-        let mut sort = |record: &RecordRef<'_>| {
-            let sorted = filters.sort(record, &mut not_json);
-            match sorted {
-                Sorted::Drop => dropped += 1,
-                Sorted::Deliver if parked.contains(record.parts.key) => return Sorted::Park,
-                Sorted::Deliver | Sorted::Park => {}
-            }
-            sorted
+        let mut sort = |record: &RecordRef<'_>| match filters.sort(record) {
+            Sorted::Deliver if parked.contains(record.parts.key) => Sorted::Park,
+            sorted => sorted,
         };
         let plain = filters.is_empty() && parked.is_empty();
         let mut intake = Intake {
@@ -188,8 +181,7 @@ impl Poller {
             self.lanes.offer(block, from, &mut intake);
         }
         drop(parked);
-        MappingMetrics::add(&self.metrics.filtered_out, dropped);
-        MappingMetrics::add(&self.metrics.not_json, not_json);
+        self.counts.count_first_read(self.lanes.take_first_read());
         Ok(())
     }
 
@@ -354,11 +346,10 @@ impl Poller {
             });
         }
         let lanes = (lane, self.lanes.count());
-        let mut not_json = 0;
         let read = {
             let parked: std::collections::BTreeSet<String> = self.parked.names().clone();
             let filters = &self.filters;
-            let mut sort = |record: &RecordRef<'_>| match filters.sort(record, &mut not_json) {
+            let mut sort = |record: &RecordRef<'_>| match filters.sort(record) {
                 Sorted::Deliver if parked.contains(record.parts.key) => Sorted::Park,
                 sorted => sorted,
             };

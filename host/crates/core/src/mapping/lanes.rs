@@ -22,6 +22,8 @@ pub enum Sorted {
     Deliver,
     /// It is filtered out: done, without an invocation.
     Drop,
+    /// It is filtered out because its payload is not JSON.
+    NotJson,
     /// Its key is parked: it goes behind the others of its key.
     Park,
 }
@@ -42,6 +44,17 @@ pub struct Intake<'a> {
     pub sort: Option<&'a mut dyn FnMut(&RecordRef<'_>) -> Sorted>,
 }
 
+/// Records that were read for the first time: what is read again does not count again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FirstRead {
+    /// All of them.
+    pub records: u64,
+    /// Those that were filtered out.
+    pub dropped: u64,
+    /// Those of them whose payload is not JSON.
+    pub not_json: u64,
+}
+
 /// What a lane is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
@@ -58,6 +71,8 @@ pub enum Work {
 struct Run {
     /// Where the lane reads on. Everything of it before is done, at work, waiting or gathered.
     next: Position,
+    /// How far it has ever read.
+    seen: Position,
     gathered: Batch,
     count: usize,
     bytes: usize,
@@ -78,6 +93,7 @@ struct Run {
 #[derive(Clone, Debug)]
 pub struct Lanes {
     runs: Vec<Run>,
+    first_read: FirstRead,
 }
 
 impl Lanes {
@@ -85,6 +101,7 @@ impl Lanes {
     pub fn new(cursor: &Cursor, now: UnixMillis) -> Self {
         let run = |lane: &crate::mapping::Lane| Run {
             next: lane.mark,
+            seen: lane.mark,
             gathered: Batch::default(),
             count: 0,
             bytes: 0,
@@ -98,6 +115,7 @@ impl Lanes {
         };
         Self {
             runs: cursor.lanes.iter().map(run).collect(),
+            first_read: FirstRead::default(),
         }
     }
 
@@ -151,10 +169,18 @@ impl Lanes {
 
     /// Offers records that were read from `from` on, in order. Each lane takes its own.
     pub fn offer(&mut self, block: &Block, from: Position, intake: &mut Intake<'_>) {
+        let first_read = &mut self.first_read;
         match self.runs.as_mut_slice() {
-            [run] if intake.is_plain() => run.take_run(block, from, intake),
-            runs => take_each(runs, block, from, intake),
+            [run] if intake.is_plain() => {
+                first_read.records += run.take_run(block, from, intake);
+            }
+            runs => take_each(runs, block, from, intake, first_read),
         }
+    }
+
+    /// Records that were read for the first time since this was asked last.
+    pub fn take_first_read(&mut self) -> FirstRead {
+        std::mem::take(&mut self.first_read)
     }
 
     /// When a lane's gathered batch can go. `at_end`: no more records will come.
@@ -285,12 +311,13 @@ impl Run {
         gathered.into_iter().chain(parked).min()
     }
 
-    /// Takes a run of neighbours at once: there is one lane and every record is delivered.
-    fn take_run(&mut self, block: &Block, from: Position, intake: &Intake<'_>) {
+    /// Takes a run of neighbours at once: there is one lane and every record is delivered. Gives
+    /// how many were never read before.
+    fn take_run(&mut self, block: &Block, from: Position, intake: &Intake<'_>) -> u64 {
         let size = intake.policy.batch_size as usize;
         let skip = block.index_at(from.max(self.next));
         if !self.takes(size) || skip == block.count() {
-            return;
+            return 0;
         }
         let sizes = block
             .iter()
@@ -311,6 +338,9 @@ impl Run {
         self.bytes = self.bytes.saturating_add(cut.bytes);
         self.full |= cut.full;
         self.next = block.position(to);
+        let fresh = block.index_at(self.seen).max(skip);
+        self.seen = self.seen.max(self.next);
+        u64::from(to.saturating_sub(fresh))
     }
 
     /// Takes one record, or finds that it has to wait for the next batch: then `next` stays.
@@ -348,7 +378,13 @@ impl Run {
 }
 
 /// Gives each record to its lane.
-fn take_each(runs: &mut [Run], block: &Block, from: Position, intake: &mut Intake<'_>) {
+fn take_each(
+    runs: &mut [Run],
+    block: &Block,
+    from: Position,
+    intake: &mut Intake<'_>,
+    first_read: &mut FirstRead,
+) {
     let size = intake.policy.batch_size as usize;
     // A lane that is behind what is read would miss the records between.
     let takes = |run: &Run| run.next >= from && run.takes(size);
@@ -368,7 +404,7 @@ fn take_each(runs: &mut [Run], block: &Block, from: Position, intake: &mut Intak
             None => Sorted::Deliver,
         };
         let taken = match sorted {
-            Sorted::Drop => true,
+            Sorted::Drop | Sorted::NotJson => true,
             // The mark has to pass it in the transaction that parks it, or it is read and parked
             // again: nothing before it may be at work or gathered.
             Sorted::Park if run.count > 0 || run.work != Work::Idle => {
@@ -388,6 +424,13 @@ fn take_each(runs: &mut [Run], block: &Block, from: Position, intake: &mut Intak
         };
         if taken {
             run.next = record.behind();
+            if at >= run.seen {
+                run.seen = run.next;
+                first_read.records += 1;
+                let dropped = matches!(sorted, Sorted::Drop | Sorted::NotJson);
+                first_read.dropped += u64::from(dropped);
+                first_read.not_json += u64::from(sorted == Sorted::NotJson);
+            }
         }
         open[lane] = taken && run.takes(size);
     }
