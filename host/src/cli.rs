@@ -18,6 +18,7 @@ mod state;
 mod streams;
 mod tail;
 mod test;
+mod top;
 
 use std::process::ExitCode;
 
@@ -60,6 +61,8 @@ enum Command {
     Functions(functions::Arguments),
     /// List, create, pause, resume, delete and describe event source mappings
     Mappings(mappings::Arguments),
+    /// Watch mappings and their shards on the whole screen
+    Top(top::Arguments),
     /// Show a function's counters
     Counters(counters::Arguments),
     /// Show the keyed state of a partition key
@@ -148,6 +151,7 @@ async fn run(command: Command, sandbox: NewSandbox) -> anyhow::Result<ExitCode> 
         Command::Streams(arguments) => streams::run(arguments).await?,
         Command::Functions(arguments) => functions::run(arguments).await?,
         Command::Mappings(arguments) => mappings::run(arguments).await?,
+        Command::Top(arguments) => top::run(arguments).await?,
         Command::Counters(arguments) => counters::run(arguments).await?,
         Command::State(arguments) => state::run(arguments).await?,
         Command::Deliveries(arguments) => deliveries::run(arguments).await?,

@@ -4,6 +4,7 @@
 //! and shard. The rules are `shardmill_core::mapping`'s.
 
 mod commit;
+mod dry_run;
 mod failures;
 mod fates;
 mod filters;
@@ -23,6 +24,9 @@ mod supervisor;
 mod tests;
 mod view;
 
+pub use dry_run::{
+    DEFAULT_DRY_RUN_RECORDS, DryRunError, DryRunPage, DryRunRequest, MAX_DRY_RUN_RECORDS,
+};
 pub use failures::{
     BadBundle, Difference, FailureBounds, FailureEntry, FailureFilter, Failures, FailuresError,
     Imported, Line, Page, RedriveOutcome, Redriven, Replay, Replayed, Room,

@@ -7,6 +7,7 @@
 //! | `functions/NAME/invoke` | | | runs it on the body | |
 //! | `mappings[/NAME]` | shows | makes or changes | | deletes |
 //! | `mappings/NAME/pause`, `…/resume`, `…/unpark`, `…/rewind` | | | does so | |
+//! | `mappings/NAME/dry-run`, then `mappings/NAME/dry-run/ID` until it is done | | | tries filters or a module | |
 //! | `mappings/NAME/parked` | shows the parked keys | | | |
 //! | `counters/FUNCTION[?prefix=]`, `state/FUNCTION?key=` | shows | | | |
 //! | `failures[?FILTER]`, `failures/ID[?records=]` | shows | | imports: a file as body | one: deletes |
@@ -21,6 +22,7 @@
 //! names the account and region; without one they are the default ones.
 
 mod deliveries;
+mod dry_run;
 mod error;
 mod failures;
 mod functions;
@@ -89,6 +91,12 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
         ["mappings", name, "resume"] if method == Method::POST => {
             return mappings::resume(call, name).await;
         }
+        ["mappings", name, "dry-run"] if method == Method::POST => {
+            return dry_run::begin(call, name).await;
+        }
+        ["mappings", _, "dry-run", id] if method == Method::POST => {
+            return dry_run::go_on(call, id).await;
+        }
         ["mappings", name, "parked"] if method == Method::GET => {
             return mappings::parked(call, name);
         }
@@ -124,6 +132,7 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
         ["functions", _, "invoke"] | ["mappings", _, "pause" | "resume" | "unpark" | "rewind"] => {
             "POST"
         }
+        ["mappings", _, "dry-run"] | ["mappings", _, "dry-run", _] => "POST",
         ["mappings", _, "parked"] => "GET",
         ["failures", _, "redrive" | "replay"] | ["deliveries", _, "retry"] => "POST",
         ["failures"] => "GET, POST",

@@ -1,5 +1,7 @@
 //! `shardmill mappings`: how far event source mappings are, and what a person may do to them.
 
+mod dry_run;
+
 use clap::Subcommand;
 use hyper::Method;
 use serde_json::{Map, Value};
@@ -99,6 +101,8 @@ enum Command {
         #[arg(long)]
         drop_parked: bool,
     },
+    /// Try other filters, or another module, on the records that are there; changes nothing
+    DryRun(dry_run::Arguments),
     /// Delete a mapping with its progress
     Delete {
         /// Its name or UUID
@@ -202,6 +206,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                 &format!("mapping {name} moved in {count} shards"),
             )
         }
+        Command::DryRun(arguments) => dry_run::run(&client, arguments, json).await,
         Command::Delete { name } => {
             let answer = client.native(Method::DELETE, &path(&name), None).await?;
             print::done(json, &answer, &format!("mapping {name} deleted"))

@@ -192,7 +192,7 @@ impl Inner {
     }
 
     /// The position in each shard that a place stands for.
-    async fn places(
+    pub(super) async fn places(
         &self,
         stream: &Stream,
         to: RewindTo,

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::failures::Ledger;
 use super::ids::Ids;
+use super::dry_run::DryRuns;
 use super::metrics::MappingMetrics;
 use super::parked::ParkedKeys;
 use super::supervisor;
@@ -191,6 +192,8 @@ pub(super) struct Inner {
     pub(super) defect: std::sync::OnceLock<super::sim::defect::Defect>,
     #[cfg(test)]
     pub(super) defect_fired: std::sync::atomic::AtomicBool,
+    /// Dry runs that somebody is looking at.
+    pub(super) dry_runs: DryRuns,
 }
 
 impl Mappings {
@@ -243,6 +246,7 @@ impl Mappings {
                 applied: Mutex::default(),
                 notes,
                 ids,
+                dry_runs: DryRuns::default(),
                 function_locks: Mutex::default(),
                 delivery,
                 ledger: Ledger::default(),

@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::functions::{FunctionSettings, Functions};
 
 mod contract;
+mod dry_run;
 mod lanes;
 mod operate;
 mod parked;

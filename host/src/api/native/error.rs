@@ -70,7 +70,11 @@ impl Error {
         Self::bad_request(format!("{what}: {}", unknown_key(&text).unwrap_or(text)))
     }
 
-    fn conflict(message: impl Display) -> Self {
+    pub(super) fn too_large(message: impl Display) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    }
+
+    pub(super) fn conflict(message: impl Display) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", message)
     }
 }

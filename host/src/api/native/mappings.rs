@@ -158,36 +158,50 @@ struct Rewind {
     drop_parked: bool,
 }
 
+/// A place in a stream, in one of three ways.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) position: Option<&'a str>,
+    pub(super) timestamp: Option<&'a str>,
+    pub(super) sequence_number: Option<&'a str>,
+}
+
+/// The place that is named in exactly one way.
+pub(super) fn place(place: Place<'_>) -> Result<RewindTo, Error> {
+    Ok(
+        match (place.position, place.timestamp, place.sequence_number) {
+            (Some("TRIM_HORIZON"), None, None) => RewindTo::TrimHorizon,
+            (Some("LATEST"), None, None) => RewindTo::Latest,
+            (Some(other), None, None) => {
+                let message = format!("position {other:?}: TRIM_HORIZON or LATEST expected");
+                return Err(Error::bad_request(message));
+            }
+            (None, Some(text), None) => {
+                let bad = || format!("timestamp {text:?}: a time as 2026-01-31T12:00:00Z expected");
+                let at = timestamp::parse(text);
+                RewindTo::Time(at.ok_or_else(|| Error::bad_request(bad()))?)
+            }
+            (None, None, Some(text)) => {
+                let bad = || format!("sequence_number {text:?}: a decimal number expected");
+                let number = text.parse().map_err(|_| Error::bad_request(bad()))?;
+                RewindTo::Sequence(number)
+            }
+            _ => {
+                let message = "one of position, timestamp and sequence_number expected";
+                return Err(Error::bad_request(message));
+            }
+        },
+    )
+}
+
 /// Moves the cursors of a mapping.
 pub(super) async fn rewind(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
     let body: Rewind = call.json()?;
-    let place = (
-        body.position.as_deref(),
-        body.timestamp.as_deref(),
-        body.sequence_number.as_deref(),
-    );
-    let to = match place {
-        (Some("TRIM_HORIZON"), None, None) => RewindTo::TrimHorizon,
-        (Some("LATEST"), None, None) => RewindTo::Latest,
-        (Some(other), None, None) => {
-            let message = format!("position {other:?}: TRIM_HORIZON or LATEST expected");
-            return Err(Error::bad_request(message));
-        }
-        (None, Some(text), None) => {
-            let bad = || format!("timestamp {text:?}: a time as 2026-01-31T12:00:00Z expected");
-            let at = timestamp::parse(text);
-            RewindTo::Time(at.ok_or_else(|| Error::bad_request(bad()))?)
-        }
-        (None, None, Some(text)) => {
-            let bad = || format!("sequence_number {text:?}: a decimal number expected");
-            let number = text.parse().map_err(|_| Error::bad_request(bad()))?;
-            RewindTo::Sequence(number)
-        }
-        _ => {
-            let message = "one of position, timestamp and sequence_number expected";
-            return Err(Error::bad_request(message));
-        }
-    };
+    let to = place(Place {
+        position: body.position.as_deref(),
+        timestamp: body.timestamp.as_deref(),
+        sequence_number: body.sequence_number.as_deref(),
+    })?;
     let options = RewindOptions {
         reset_state: body.reset_state,
         drop_parked: body.drop_parked,

@@ -63,6 +63,8 @@ impl<'a> Call<'a> {
             ["functions", _, "invoke"] => MAX_EVENT_BYTES,
             ["failures", _, "replay"] => MAX_MODULE_BYTES,
             ["failures"] => MAX_EXPORTED_BYTES,
+            // A module in base64, in JSON.
+            ["mappings", _, "dry-run"] => MAX_MODULE_BYTES.div_ceil(3) * 4 + MAX_JSON_BYTES,
             _ => MAX_JSON_BYTES,
         };
         Ok(Self {
