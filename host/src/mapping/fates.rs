@@ -163,7 +163,8 @@ impl Mappings {
         let blocks = self.inner.store.read(key, position, limit).await?;
         let mut records = blocks.iter().flat_map(shardmill_core::Block::iter);
         let record = records.find(|record| record.position == position);
-        Ok(record.is_some_and(|record| filters.sort(&record, &mut 0) == Sorted::Drop))
+        let left_out = |sorted| matches!(sorted, Sorted::Drop | Sorted::NotJson);
+        Ok(record.is_some_and(|record| left_out(filters.sort(&record))))
     }
 }
 

@@ -15,9 +15,9 @@ use shardmill_store::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::dry_run::DryRuns;
 use super::failures::Ledger;
 use super::ids::Ids;
-use super::dry_run::DryRuns;
 use super::metrics::MappingMetrics;
 use super::parked::ParkedKeys;
 use super::supervisor;

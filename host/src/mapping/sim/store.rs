@@ -9,8 +9,8 @@ use shardmill_core::mapping::Cursor;
 use shardmill_core::sandbox::BoxFuture;
 use shardmill_core::{Block, Scope, ShardKey, Stream, StreamId, StreamName};
 use shardmill_store::{
-    CommitError, Key, Memory, ReadError, ReadLimit, Receipt, Seek, Stats, Store, Table, Tx, Value,
-    Versioned,
+    CommitError, Extent, Key, Memory, ReadError, ReadLimit, Receipt, Seek, Stats, Store, Table, Tx,
+    Value, Versioned,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -184,6 +184,15 @@ impl Store for Shell {
 
     fn seek(&self, shard: ShardKey, to: Seek) -> BoxFuture<'_, Result<u64, ReadError>> {
         self.memory.seek(shard, to)
+    }
+
+    fn extent(
+        &self,
+        shard: ShardKey,
+        from: u64,
+        to: u64,
+    ) -> BoxFuture<'_, Result<Extent, ReadError>> {
+        self.memory.extent(shard, from, to)
     }
 
     fn subscribe(&self, shard: ShardKey) -> Result<watch::Receiver<u64>, ReadError> {
