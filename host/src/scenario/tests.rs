@@ -19,11 +19,7 @@ fn run(text: &str) -> Report {
     for module in ["record", "batch", "mended"] {
         std::fs::write(folder.path().join(format!("{module}.wasm")), module).unwrap();
     }
-    std::fs::write(
-        folder.path().join("lines"),
-        "ann ok\n\nbob count seen\r\nbob error",
-    )
-    .unwrap();
+    std::fs::write(folder.path().join("lines"), "ok ann\n\nok bob\r\nerror bob").unwrap();
     let scenario = Scenario::parse(text, Path::new("s.toml"), folder.path(), None).unwrap();
     let mut report = scenario.run(Arc::new(Script)).unwrap();
     report.took = Duration::ZERO;

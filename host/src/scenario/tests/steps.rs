@@ -75,7 +75,7 @@ fn records_come_at_their_times_and_with_the_lines_of_a_file() {
         expect = { invocations = 1, outcomes = { done = 2, waiting = 1 } }
         [[step]]
         at = "1h"
-        put = [{ name = "lines", lines = "lines", key_regex = '^\w+' }]
+        put = [{ name = "lines", lines = "lines", key_regex = '(\w+)$' }]
         [[step]]
         drain = "2m"
         [expect]
