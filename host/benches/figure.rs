@@ -105,6 +105,7 @@ pub(crate) fn write(unit: Unit, value: f64) -> String {
         Unit::Seconds if value < 1.0 => format!("{} ms", digits(value * 1e3)),
         Unit::Seconds => format!("{} s", digits(value)),
         Unit::CpuSecondsPerGb => format!("{} s/GB", digits(value)),
+        Unit::Bytes if value < f64::from(1 << 20) => format!("{} KiB", digits(value / 1024.0)),
         Unit::Bytes => format!("{} MiB", digits(value / f64::from(1 << 20))),
         Unit::Records => format!("{} records", digits(value)),
     }

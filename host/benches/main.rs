@@ -25,12 +25,16 @@ mod http;
 mod input;
 mod invoke;
 mod journal;
+mod lanes;
 mod latency;
 mod machine;
+mod mapping;
 mod memory_host;
+mod pollers;
 mod process;
 mod row;
 mod server;
+mod shards;
 mod singles;
 mod start;
 mod table;
@@ -47,7 +51,7 @@ use crate::bench::Bench;
 #[derive(Parser)]
 struct Arguments {
     /// Measure only the groups whose name contains this: journal, bytes, singles, http, invoke,
-    /// handler, filter, latency, end-to-end, start
+    /// handler, filter, mapping, lanes, shards, latency, end-to-end, start
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     /// Fewer and shorter turns: figures to look at, not to quote
@@ -70,7 +74,7 @@ struct Arguments {
 /// A group of rows that are measured together.
 type Group = (&'static str, fn(&mut Bench) -> anyhow::Result<()>);
 
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 13] = [
     ("journal", journal::run),
     ("bytes", bytes::run),
     ("singles", singles::run),
@@ -78,6 +82,9 @@ const GROUPS: [Group; 10] = [
     ("invoke", invoke::run),
     ("handler", handler::run),
     ("filter", filter::run),
+    ("mapping", mapping::run),
+    ("lanes", lanes::run),
+    ("shards", shards::run),
     ("latency", latency::run),
     ("end-to-end", end_to_end::run),
     ("start", start::run),

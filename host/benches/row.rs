@@ -36,6 +36,8 @@ pub(crate) enum Goal {
     AtMost(f64),
     /// The ratio is no less than this.
     RatioAtLeast(f64),
+    /// The ratio is no more than this.
+    RatioAtMost(f64),
     /// The figure exceeds its limit by no more than this.
     AboveLimitAtMost(f64),
 }
@@ -81,6 +83,7 @@ impl Row {
         self.met = Some(match goal {
             Goal::AtMost(most) => self.measured.median <= most,
             Goal::RatioAtLeast(least) => ratio >= least,
+            Goal::RatioAtMost(most) => ratio <= most,
             Goal::AboveLimitAtMost(most) => self.measured.median - limit <= most,
         });
         self.goal = Some(goal);
@@ -94,6 +97,7 @@ impl Row {
             None => String::new(),
             Some(Goal::AtMost(most)) => format!("≤ {}", write(unit, most)),
             Some(Goal::RatioAtLeast(least)) => format!("ratio ≥ {least}"),
+            Some(Goal::RatioAtMost(most)) => format!("ratio ≤ {most}"),
             Some(Goal::AboveLimitAtMost(most)) => format!("≤ limit + {}", write(unit, most)),
         }
     }

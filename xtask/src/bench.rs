@@ -18,7 +18,7 @@ const END: &str = "<!-- end of figures -->\n";
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Measure only the groups whose name contains this: journal, bytes, singles, http, invoke,
-    /// handler, filter, latency, end-to-end, start
+    /// handler, filter, mapping, lanes, shards, latency, end-to-end, start
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     /// Fewer and shorter turns: figures to look at, not to quote
