@@ -25,16 +25,43 @@ pub struct Slice {
     pub to: u32,
 }
 
-impl Slice {
-    fn len(&self) -> usize {
-        (self.to - self.from) as usize
-    }
-}
-
 /// The records of one invocation, in order. Cheap to clone and to cut.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    slices: Vec<Slice>,
+    runs: Vec<Run>,
+}
+
+/// A slice, and where its first record lies in the block's blob: a lane's batch has many small
+/// slices of each block, and none of them may cost a walk from the block's beginning.
+#[derive(Clone, Debug)]
+struct Run {
+    slice: Slice,
+    start: usize,
+}
+
+impl Run {
+    fn of(slice: Slice) -> Self {
+        let start = slice.block.bytes_of(0, slice.from);
+        Self { slice, start }
+    }
+
+    fn len(&self) -> usize {
+        (self.slice.to - self.slice.from) as usize
+    }
+
+    fn blob_bytes(&self) -> usize {
+        self.slice.block.bytes_of(self.slice.from, self.slice.to)
+    }
+
+    fn blob(&self) -> &[u8] {
+        let Slice { block, from, to } = &self.slice;
+        block.blob_at(self.start, *from, *to)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = RecordRef<'_>> {
+        let Slice { block, from, to } = &self.slice;
+        block.iter_at(self.start, *from, *to)
+    }
 }
 
 /// What the header of a packed batch says beside its records.
@@ -68,19 +95,48 @@ pub struct BatchContext {
 impl Batch {
     /// A batch of these slices. Empty slices are left out.
     pub fn new(slices: impl IntoIterator<Item = Slice>) -> Self {
+        let slices = slices.into_iter().filter(|s| s.from < s.to);
         Self {
-            slices: slices.into_iter().filter(|s| s.from < s.to).collect(),
+            runs: slices.map(Run::of).collect(),
         }
     }
 
     /// Adds a slice behind the others; one that goes on where the last one ends is joined to it.
     pub fn push(&mut self, slice: Slice) {
-        match self.slices.last_mut() {
-            Some(last) if last.to == slice.from && last.block.is_same(&slice.block) => {
-                last.to = slice.to;
+        if slice.from >= slice.to {
+            return;
+        }
+        let run = match self.runs.last_mut() {
+            Some(last) if last.slice.block.is_same(&slice.block) => {
+                let Slice { block, from, to } = &last.slice;
+                if *to == slice.from {
+                    last.slice.to = slice.to;
+                    return;
+                }
+                match slice.from.checked_sub(*from) {
+                    Some(_) => Run {
+                        start: last.start + block.bytes_of(*from, slice.from),
+                        slice,
+                    },
+                    None => Run::of(slice),
+                }
             }
-            _ if slice.from < slice.to => self.slices.push(slice),
-            _ => {}
+            _ => Run::of(slice),
+        };
+        self.runs.push(run);
+    }
+
+    /// Adds record `index` of `block` behind the others.
+    pub fn push_record(&mut self, block: &Block, index: u32) {
+        match self.runs.last_mut() {
+            Some(last) if last.slice.to == index && last.slice.block.is_same(block) => {
+                last.slice.to += 1;
+            }
+            _ => self.push(Slice {
+                block: block.clone(),
+                from: index,
+                to: index + 1,
+            }),
         }
     }
 
@@ -91,34 +147,32 @@ impl Batch {
 
     /// The runs of neighbours that it consists of.
     pub fn slices(&self) -> impl Iterator<Item = &Slice> {
-        self.slices.iter()
+        self.runs.iter().map(|run| &run.slice)
     }
 
     /// How many records there are.
     pub fn len(&self) -> usize {
-        self.slices.iter().map(Slice::len).sum()
+        self.runs.iter().map(Run::len).sum()
     }
 
     /// Whether there is no record.
     pub fn is_empty(&self) -> bool {
-        self.slices.is_empty()
+        self.runs.is_empty()
     }
 
     /// The records, in order.
     pub fn iter(&self) -> impl Iterator<Item = RecordRef<'_>> {
-        self.slices
-            .iter()
-            .flat_map(|s| s.block.iter().skip(s.from as usize).take(s.len()))
+        self.runs.iter().flat_map(Run::iter)
     }
 
     /// The record at `index`.
     pub fn get(&self, index: usize) -> Option<RecordRef<'_>> {
         let mut left = index;
-        for slice in &self.slices {
-            if left < slice.len() {
-                return slice.block.iter().nth(slice.from as usize + left);
+        for run in &self.runs {
+            if left < run.len() {
+                return run.iter().nth(left);
             }
-            left -= slice.len();
+            left -= run.len();
         }
         None
     }
@@ -127,41 +181,43 @@ impl Batch {
     pub fn cut(&self, range: Range<usize>) -> Self {
         let mut skip = range.start;
         let mut take = range.len();
-        let mut slices = Vec::new();
-        for slice in &self.slices {
-            let dropped = skip.min(slice.len());
+        let mut runs = Vec::new();
+        for run in &self.runs {
+            let dropped = skip.min(run.len());
             skip -= dropped;
-            let kept = take.min(slice.len() - dropped);
+            let kept = take.min(run.len() - dropped);
             take -= kept;
             if kept > 0 {
-                let from = slice.from + dropped as u32;
-                slices.push(Slice {
-                    block: slice.block.clone(),
-                    from,
-                    to: from + kept as u32,
+                let block = &run.slice.block;
+                let from = run.slice.from + dropped as u32;
+                runs.push(Run {
+                    start: run.start + block.bytes_of(run.slice.from, from),
+                    slice: Slice {
+                        block: block.clone(),
+                        from,
+                        to: from + kept as u32,
+                    },
                 });
             }
         }
-        Self { slices }
+        Self { runs }
     }
 
     /// Where the first record begins.
     pub fn first_position(&self) -> Option<Position> {
-        self.slices.first().map(|s| s.block.position(s.from))
+        let first = self.slices().next();
+        first.map(|s| s.block.position(s.from))
     }
 
     /// What is behind the last record: the position at which the next one begins.
     pub fn end_position(&self) -> Option<Position> {
-        self.slices.last().map(|s| s.block.position(s.to))
+        let last = self.runs.last().map(|run| &run.slice);
+        last.map(|s| s.block.position(s.to))
     }
 
     /// Length of the packed form in bytes.
     pub fn packed_len(&self, context: &BatchContext) -> usize {
-        let blob: usize = self
-            .slices
-            .iter()
-            .map(|s| s.block.blob_of(s.from, s.to).len())
-            .sum();
+        let blob: usize = self.runs.iter().map(Run::blob_bytes).sum();
         index_offset(context) + self.len() * INDEX_ENTRY_BYTES + blob
     }
 
@@ -185,8 +241,8 @@ impl Batch {
         let (index, blob) = out[index_off..].split_at_mut(count * INDEX_ENTRY_BYTES);
         let mut entries = index.chunks_exact_mut(INDEX_ENTRY_BYTES);
         let mut at = 0;
-        for slice in &self.slices {
-            let bytes = slice.block.blob_of(slice.from, slice.to);
+        for run in &self.runs {
+            let (slice, bytes) = (&run.slice, run.blob());
             blob[at..at + bytes.len()].copy_from_slice(bytes);
             for ((entry, index), out) in slice
                 .block
@@ -231,11 +287,9 @@ impl Batch {
     /// aggregate's count of inner records u32.
     pub fn to_stored(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        for slice in &self.slices {
-            let (index, blob) = (
-                slice.block.index_of(slice.from, slice.to),
-                slice.block.blob_of(slice.from, slice.to),
-            );
+        for run in &self.runs {
+            let (slice, blob) = (&run.slice, run.blob());
+            let index = slice.block.index_of(slice.from, slice.to);
             let placement = slice.block.placement();
             let first = slice.block.position(slice.from);
             let inside = slice.block.inside();
@@ -391,21 +445,56 @@ mod tests {
 
     #[test]
     fn the_packed_form_points_at_every_record() {
+        check_packed(&batch());
+    }
+
+    #[test]
+    fn a_batch_of_any_records_is_what_they_are() {
+        let blocks = [block(1, &["a", "b", "c"]), block(4, &["d", "ü", "f"])];
+        for mask in 0..1u64 << 6 {
+            let mut batch = Batch::default();
+            for block in &blocks {
+                for (index, record) in (0..).zip(block.iter()) {
+                    if mask >> (record.position - 1) & 1 == 1 {
+                        batch.push_record(block, index);
+                    }
+                }
+            }
+            let every = blocks.iter().flat_map(Block::iter);
+            let wanted: Vec<_> = every
+                .filter(|r| mask >> (r.position - 1) & 1 == 1)
+                .map(|r| (r.position, r.parts))
+                .collect();
+            let seen: Vec<_> = batch.iter().map(|r| (r.position, r.parts)).collect();
+            assert_eq!(seen, wanted, "{mask:b}");
+            let nth = |n| batch.get(n).map(|r| (r.position, r.parts));
+            let each: Vec<_> = (0..batch.len()).filter_map(nth).collect();
+            assert_eq!(each, wanted, "{mask:b}");
+            let cut = batch.cut(1..batch.len().max(1));
+            let seen: Vec<_> = cut.iter().map(|r| (r.position, r.parts)).collect();
+            assert_eq!(seen, wanted.get(1..).unwrap_or_default(), "{mask:b}");
+            check_packed(&batch);
+            check_packed(&cut);
+        }
+    }
+
+    /// Checks that every entry of the packed form leads to its record.
+    fn check_packed(batch: &Batch) {
         let context = BatchContext {
             stream: "s".into(),
             attempt: 1,
             ..BatchContext::default()
         };
-        let mut out = vec![0; batch().packed_len(&context)];
-        batch().write_packed(&context, &mut out);
+        let mut out = vec![0; batch.packed_len(&context)];
+        batch.write_packed(&context, &mut out);
         let u32_at = |at: usize| {
             u32::from_le_bytes([out[at], out[at + 1], out[at + 2], out[at + 3]]) as usize
         };
         assert_eq!(
             (u32_at(0), u32_at(8), u32_at(12)),
-            (abi::BATCH_MAGIC as usize, out.len(), 4)
+            (abi::BATCH_MAGIC as usize, out.len(), batch.len())
         );
-        for (i, record) in batch().iter().enumerate() {
+        for (i, record) in batch.iter().enumerate() {
             let entry = u32_at(16) + i * INDEX_ENTRY_BYTES;
             assert_eq!(entry % 8, 0);
             let key = &out[u32_at(entry)..u32_at(entry) + u32_at(entry + 4)];

@@ -355,8 +355,23 @@ impl Block {
 
     /// All records, in order.
     pub fn iter(&self) -> impl Iterator<Item = RecordRef<'_>> {
-        parts(&self.index, &self.blob)
-            .zip(0..)
+        self.iter_at(0, 0, self.count())
+    }
+
+    /// The records from index `from` on, at most the block's count.
+    pub fn iter_from(&self, from: u32) -> impl Iterator<Item = RecordRef<'_>> {
+        self.iter_at(self.bytes_of(0, from), from, self.count())
+    }
+
+    /// The records `from..to`, of which the first lies at `start` in the blob.
+    pub(crate) fn iter_at(
+        &self,
+        start: usize,
+        from: u32,
+        to: u32,
+    ) -> impl Iterator<Item = RecordRef<'_>> {
+        parts(self.index_of(from, to), &self.blob[start..])
+            .zip(from..)
             .map(|(parts, index)| {
                 let (position, sub_sequence) = match self.inside {
                     None => (self.first + u64::from(index), 0),
@@ -388,8 +403,7 @@ impl Block {
     /// The records `from..to` as a block that shares the bytes.
     #[must_use]
     pub fn cut(&self, from: u32, to: u32) -> Self {
-        let start: usize = self.entries(0, from).map(|e| e.record_len()).sum();
-        let len: usize = self.entries(from, to).map(|e| e.record_len()).sum();
+        let (start, len) = (self.bytes_of(0, from), self.bytes_of(from, to));
         let (head, tail) = (from as usize, to as usize);
         Self {
             first: match self.inside {
@@ -429,11 +443,14 @@ impl Block {
         &self.index[from as usize * INDEX_ENTRY_BYTES..to as usize * INDEX_ENTRY_BYTES]
     }
 
-    /// The blob bytes of records `from..to`.
-    pub(crate) fn blob_of(&self, from: u32, to: u32) -> &[u8] {
-        let start: usize = self.entries(0, from).map(|e| e.record_len()).sum();
-        let len: usize = self.entries(from, to).map(|e| e.record_len()).sum();
-        &self.blob[start..start + len]
+    /// How many bytes of the blob records `from..to` take.
+    pub(crate) fn bytes_of(&self, from: u32, to: u32) -> usize {
+        self.entries(from, to).map(|e| e.record_len()).sum()
+    }
+
+    /// The blob bytes of records `from..to`, of which the first lies at `start`.
+    pub(crate) fn blob_at(&self, start: usize, from: u32, to: u32) -> &[u8] {
+        &self.blob[start..start + self.bytes_of(from, to)]
     }
 }
 
@@ -611,7 +628,10 @@ mod tests {
             ]
         );
         assert_eq!(block.end(), 10);
-        assert_eq!(block.blob_of(1, 3).len(), 2 + 16 + 1 + 5);
+        assert_eq!(block.bytes_of(1, 3), 2 + 16 + 1 + 5);
+        let second: Vec<_> = block.iter_from(1).map(|r| r.position).collect();
+        assert_eq!(second, [8, 9]);
+        assert_eq!(block.iter_from(3).count(), 0);
     }
 
     #[test]
