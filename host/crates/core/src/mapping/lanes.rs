@@ -319,10 +319,8 @@ impl Run {
         if !self.takes(size) || skip == block.count() {
             return 0;
         }
-        let sizes = block
-            .iter()
-            .skip(skip as usize)
-            .map(|record| (intake.size)(&record));
+        let records = block.iter_from(skip);
+        let sizes = records.map(|record| (intake.size)(&record));
         let left = intake.budget.saturating_sub(self.bytes);
         let cut = cut(sizes, self.count == 0, size - self.count, left);
         if cut.records > 0 && self.count == 0 {
@@ -360,11 +358,7 @@ impl Run {
         if self.count == 0 {
             self.first = record.arrival;
         }
-        self.gathered.push(Slice {
-            block: block.clone(),
-            from: index,
-            to: index + 1,
-        });
+        self.gathered.push_record(block, index);
         self.count += 1;
         self.bytes = self.bytes.saturating_add(bytes);
         true
@@ -389,14 +383,23 @@ fn take_each(
     // A lane that is behind what is read would miss the records between.
     let takes = |run: &Run| run.next >= from && run.takes(size);
     let mut open: Vec<bool> = runs.iter().map(takes).collect();
-    for (index, record) in block.iter().enumerate() {
-        let at = record.beginning();
-        if at < from || intake.until.is_some_and(|until| at >= until) {
-            continue;
+    let mut left = open.iter().filter(|open| **open).count();
+    let opened = runs.iter().zip(&open).filter(|(_, open)| **open);
+    let Some(first) = opened.map(|(run, _)| run.next).min() else {
+        return;
+    };
+    let skip = block.index_at(first);
+    for (index, record) in (skip..).zip(block.iter_from(skip)) {
+        if left == 0
+            || intake
+                .until
+                .is_some_and(|until| record.beginning() >= until)
+        {
+            break;
         }
         let lane = lane_of(record.parts.key, runs.len());
         let run = &mut runs[lane];
-        if !open[lane] || at < run.next {
+        if !open[lane] || record.beginning() < run.next {
             continue;
         }
         let sorted = match &mut intake.sort {
@@ -412,15 +415,11 @@ fn take_each(
                 false
             }
             Sorted::Park => {
-                run.parked.push(Slice {
-                    block: block.clone(),
-                    from: index as u32,
-                    to: index as u32 + 1,
-                });
+                run.parked.push_record(block, index);
                 run.parked_count += 1;
                 true
             }
-            Sorted::Deliver => run.take_one(block, index as u32, &record, intake),
+            Sorted::Deliver => run.take_one(block, index, &record, intake),
         };
         if taken {
             run.next = record.behind();
@@ -433,6 +432,7 @@ fn take_each(
             }
         }
         open[lane] = taken && run.takes(size);
+        left -= usize::from(!open[lane]);
     }
     let end = block.position(block.count());
     let end = intake.until.map_or(end, |until| until.min(end));
