@@ -33,6 +33,11 @@ enum Worker {
     Releaser,
 }
 
+impl Worker {
+    /// No worker of a mapping comes before it.
+    const FIRST: Self = Self::Poller(ShardId(0));
+}
+
 /// A worker that runs: the mapping it was started with, and how to stop it.
 struct Running {
     mapping: Arc<Mapping>,
@@ -81,9 +86,9 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken, kill: Cancel
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            Some(ended) = supervisor.tasks.join_next() => supervisor.ended(ended),
+                    Some(ended) = supervisor.tasks.join_next() => supervisor.all_ended(ended),
             () = tokio::time::sleep(RETRY), if reconciled.is_err() || supervisor.lacks_cursor => {}
-            changed = mappings.changed() => if changed.is_err() { break },
+                    changed = mappings.changed() => if changed.is_err() { break },
             changed = streams.changed() => if changed.is_err() { break },
         }
     }
@@ -138,9 +143,11 @@ impl Supervisor {
     async fn note_applied(&mut self, stored: Vec<Mapping>) -> Result<(), ReadError> {
         let mut applied = BTreeMap::new();
         for mapping in stored {
-            let mut workers = self.running.iter().filter(|((id, _), _)| *id == mapping.id);
             let runs = mapping.enabled && !mapping.deleting;
-            if workers.all(|(_, running)| runs && *running.mapping == mapping) {
+            let mut workers = self.workers_of(&mapping.id);
+            let settled = workers.all(|running| runs && *running.mapping == mapping);
+            drop(workers);
+            if settled {
                 applied.insert(mapping.id.clone(), mapping);
             }
         }
@@ -153,6 +160,15 @@ impl Supervisor {
             }
         }
         Ok(())
+    }
+
+    /// What runs of a mapping.
+    fn workers_of(&self, mapping: &str) -> impl Iterator<Item = &Running> {
+        let first = (mapping.to_owned(), Worker::FIRST);
+        let workers = self.running.range(first..);
+        workers
+            .take_while(move |((id, _), _)| id == mapping)
+            .map(|(_, running)| running)
     }
 
     /// The shards of a mapping that can be read now: not finished, with all parents done. A shard
@@ -271,6 +287,15 @@ impl Supervisor {
         }
         self.running.insert(key, running);
         Ok(())
+    }
+
+    /// Takes note of a worker that ended, and of all that ended with it: a thousand pollers that
+    /// stop together are worth one look at what is stored.
+    fn all_ended(&mut self, first: Result<(WorkerId, End), tokio::task::JoinError>) {
+        self.ended(first);
+        while let Some(ended) = self.tasks.try_join_next() {
+            self.ended(ended);
+        }
     }
 
     fn ended(&mut self, ended: Result<(WorkerId, End), tokio::task::JoinError>) {

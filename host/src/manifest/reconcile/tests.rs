@@ -270,8 +270,16 @@ async fn a_manifest_and_others_do_not_undo_each_other() {
     while !others.is_finished() || rounds < 20 {
         let count = [4, 3, 1, 2][rounds % 4];
         let changed = WHOLE.replace("shards = 2", &format!("shards = {count}"));
-        let summary = bench.apply(&changed).await;
-        assert_eq!(summary.problems, []);
+        // When others change it all the time, that is said, and the next try brings it about.
+        let mut tries = 0;
+        while let [problem] = bench.apply(&changed).await.problems.as_slice() {
+            assert!(
+                problem.why.starts_with("others keep changing it"),
+                "{problem:?}"
+            );
+            tries += 1;
+            assert!(tries < 100, "never brought about");
+        }
         assert_eq!(shards(&bench).0, count);
         rounds += 1;
     }

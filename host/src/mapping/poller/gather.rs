@@ -143,9 +143,7 @@ impl Poller {
         let Some((from, room)) = self.wants(end) else {
             return Ok(());
         };
-        // About one in as many records as there are lanes is a lane's own.
-        let wanted = room.saturating_mul(self.lanes.count());
-        let blocks = self.source.read(from, wanted).await?;
+        let blocks = self.source.read(from, room).await?;
         let first = match blocks.first() {
             Some(block) => block.position(0),
             None => self.source.floor().await?,

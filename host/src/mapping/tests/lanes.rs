@@ -22,6 +22,26 @@ fn key_per_lane(count: usize) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn lanes_find_full_batches_in_a_backlog() {
+    let mut world = World::with(RECORD, 1, Duration::from_millis(100)).await;
+    world.map(lanes(10, 20)).await;
+    // Blocks of few records, so that a lane that reads too little finds too little.
+    for first in (0..4_000).step_by(10) {
+        let records = (first..first + 10).map(|n| (format!("key-{n}"), format!("ok {n}")));
+        world.put(records).await;
+    }
+    world.start();
+    world.drained().await;
+    assert_eq!(world.counter("done"), 4_000);
+    let batches = world.script.invocations();
+    assert!(
+        (200..300).contains(&batches),
+        "{batches} batches, 200 at best"
+    );
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn lanes_run_side_by_side_and_each_key_stays_in_order() {
     let mut world = World::with(RECORD, 1, Duration::from_millis(100)).await;
     world.map(lanes(4, 5)).await;

@@ -148,8 +148,9 @@ impl Lanes {
         let idle = |run: &&Run| run.work == Work::Idle && run.takes(size) && run.next < end;
         let hungry = self.runs.iter().filter(idle);
         let from = hungry.clone().map(|run| run.next).min()?;
-        let room: usize = hungry.map(|run| size - run.count).sum();
-        Some((from, room))
+        let room = hungry.map(|run| size - run.count).max()?;
+        // Of what is read, about every `count`th record falls to the lane with the most room.
+        Some((from, room * self.runs.len()))
     }
 
     /// Where a lane reads on.
@@ -423,7 +424,7 @@ fn take_each(
         };
         if taken {
             run.next = record.behind();
-            if at >= run.seen {
+            if record.beginning() >= run.seen {
                 run.seen = run.next;
                 first_read.records += 1;
                 let dropped = matches!(sorted, Sorted::Drop | Sorted::NotJson);
