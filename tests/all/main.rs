@@ -10,6 +10,7 @@ mod crash;
 mod delivery;
 mod failures;
 mod host;
+mod operate;
 mod poison;
 mod reshard;
 mod scenarios;

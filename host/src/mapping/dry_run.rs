@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
-use shardmill_core::mapping::{BadFilter, FilterCriteria, Policy, Position};
+use shardmill_core::mapping::{BadFilter, FilterCriteria, Policy};
 use shardmill_core::sandbox::LoadError;
 use shardmill_core::{Scope, ShardId, ShardKey, UnixMillis};
 use shardmill_store::{ReadError, Seek};
@@ -172,6 +172,9 @@ struct DryRun {
     criteria: FilterCriteria,
     shards: VecDeque<Stretch>,
     cutter: Option<Cutter>,
+    /// Whether a page is being worked on. Found at the beginning of one, the last was cut off in
+    /// the middle of a batch, and what is known of it makes no sense.
+    torn: bool,
     records: u64,
     total: u64,
     filter: Option<FilterTrial>,
@@ -277,6 +280,7 @@ impl Inner {
             criteria,
             shards,
             cutter: None,
+            torn: false,
             records: 0,
             versions,
         })
@@ -301,11 +305,15 @@ impl Inner {
 impl DryRun {
     /// Works until the page is full or nothing is left.
     async fn page(&mut self, inner: &Inner, id: &str) -> Result<DryRunPage, DryRunError> {
+        if std::mem::replace(&mut self.torn, true) {
+            return Err(DryRunError::NotFound(id.into()));
+        }
         let until = inner.clock.now().plus(PAGE);
         let mut done = false;
         while !done && inner.clock.now() < until {
             done = !self.step(inner).await?;
         }
+        self.torn = false;
         let versions = self.versions.as_ref();
         Ok(DryRunPage {
             id: id.into(),
@@ -342,7 +350,7 @@ impl DryRun {
         }
         let before = cutter.at();
         let new = self.versions.as_ref().map(|v| v.new.loaded());
-        let measure = (inner, &self.mapping, new);
+        let measure = (&self.mapping, new);
         cutter
             .read_on(measure, &self.criteria, self.filter.as_mut())
             .await?;
@@ -364,9 +372,4 @@ fn policy_of(mapping: &Mapping) -> Policy {
         on_exhausted: shardmill_core::mapping::OnExhausted::Discard,
         ..mapping.policy.clone()
     }
-}
-
-/// The beginning of a record.
-fn position_of(record: u64) -> Position {
-    Position::of(record)
 }

@@ -5,7 +5,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 
-use super::model::{Order, Row, Top};
+use super::model::{Row, Top};
 use crate::cli::print;
 
 /// Width of the columns behind the name: state, records/s, invocations/s, errors/s, fuel/s, age,
@@ -21,6 +21,10 @@ const MIN_NAME: u16 = 12;
 /// Lines above the rows, and below them.
 const HEAD_LINES: u16 = 2;
 const FOOT_LINES: u16 = 2;
+
+/// What keys do, in eighty columns.
+const KEYS: &str = "q quit  ↑↓ ⏎ shards  p pause  \
+                    sort: a age b behind r rec e err f fuel n name";
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -114,7 +118,7 @@ fn draw_on(buffer: &mut Buffer, area: Rect, top: &Top, live: bool) {
             &print::one_line(&about),
             Style::new(),
         );
-        put(buffer, area, area.height - 1, &keys(), dim);
+        put(buffer, area, area.height - 1, KEYS, dim);
     }
 }
 
@@ -128,14 +132,6 @@ fn about(row: &Row) -> String {
             row.circuit
         ),
     }
-}
-
-fn keys() -> String {
-    let orders = Order::ALL.map(|(key, _, word)| format!("{key} {word}"));
-    format!(
-        "q quit  ↑↓ select  ⏎ shards  p pause  {}",
-        orders.join("  ")
-    )
 }
 
 fn style_of(row: &Row) -> Style {

@@ -61,7 +61,7 @@ clicks       enabled     7000    700      0   210M    90s    12k      3 ▂▄�
 
 
 circuit closed, 1205 KiB behind, last error: trap: unreachable
-q quit  ↑↓ select  ⏎ shards  p pause  a age  b behind  r records/s  e errors/s";
+q quit  ↑↓ ⏎ shards  p pause  sort: a age b behind r rec e err f fuel n name";
     let drawn: Vec<&str> = drawn.iter().map(|line| line.trim_end()).collect();
     assert_eq!(drawn.join("\n"), want, "\n{}", drawn.join("\n"));
     assert!(drawn.iter().all(|line| line.chars().count() <= 80));

@@ -10,7 +10,7 @@ use shardmill_core::mapping::{
 use shardmill_core::{Batch, RecordRef, ShardId, ShardKey, UnixMillis};
 
 use super::filtered::FilterTrial;
-use super::{DryRunError, Stretch, policy_of, position_of};
+use super::{DryRunError, Stretch, policy_of};
 use crate::functions::Loaded;
 use crate::mapping::resource::{Inner, Mapping};
 use crate::mapping::source::Source;
@@ -26,13 +26,14 @@ pub(super) struct Cutter {
     end: Position,
     /// Everything before it was looked at.
     at: Position,
+    /// When it began: a batch does not go for having waited.
     now: UnixMillis,
 }
 
 impl Cutter {
     pub(super) fn new(inner: &Inner, mapping: &Mapping, stretch: &Stretch) -> Self {
         let policy = policy_of(mapping);
-        let mut cursor = Cursor::starting_at(position_of(stretch.from));
+        let mut cursor = Cursor::starting_at(Position::of(stretch.from));
         cursor.relane(policy.parallelization_factor.max(1) as usize);
         let now = inner.clock.now();
         Self {
@@ -46,8 +47,8 @@ impl Cutter {
             },
             lanes: Lanes::new(&cursor, now),
             policy,
-            end: position_of(stretch.to),
-            at: position_of(stretch.from),
+            end: Position::of(stretch.to),
+            at: Position::of(stretch.from),
             now,
         }
     }
@@ -82,7 +83,7 @@ impl Cutter {
     /// Reads once. Batches are weighed as `new` takes them, or, without it, by count alone.
     pub(super) async fn read_on(
         &mut self,
-        (inner, mapping, new): (&Inner, &Mapping, Option<&Loaded>),
+        (mapping, new): (&Mapping, Option<&Loaded>),
         criteria: &FilterCriteria,
         mut trial: Option<&mut FilterTrial>,
     ) -> Result<(), DryRunError> {
@@ -140,7 +141,6 @@ impl Cutter {
         let lanes = 0..self.lanes.count();
         let next = lanes.map(|lane| self.lanes.next(lane)).min();
         self.at = next.unwrap_or(self.end).max(self.at);
-        self.now = inner.clock.now();
         Ok(())
     }
 }

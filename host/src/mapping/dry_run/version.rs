@@ -11,7 +11,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use shardmill_core::effects::{Effects, Emit};
 use shardmill_core::event::EventSource;
-use shardmill_core::mapping::{Attempted, Judgement, after, judge};
+use shardmill_core::mapping::{Attempted, Judgement, Position, after, judge};
 use shardmill_core::outcome::Outcome;
 use shardmill_core::sandbox::{Input, Invocation, StateView};
 use shardmill_core::{Batch, BatchContext, ShardId, UnixMillis};
@@ -355,7 +355,7 @@ impl StateView for Overlaid {
 
 /// The same chance for both versions, and for every dry run of the same batch.
 fn seed(trial: &Trial<'_>, batch: &Batch) -> [u8; 32] {
-    let first = batch.first_position().unwrap_or(super::position_of(0));
+    let first = batch.first_position().unwrap_or(Position::of(0));
     let mut hash = Sha256::new();
     hash.update(trial.mapping.id.as_bytes());
     hash.update(trial.shard.0.to_le_bytes());
