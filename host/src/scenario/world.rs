@@ -203,7 +203,10 @@ impl World {
         }
         let behind: u64 = view.shards.iter().map(|shard| shard.records_behind).sum();
         if behind > 0 {
-            return Ok(Some(format!("{behind} records wait")));
+            return Ok(Some(match behind {
+                1 => "1 record waits".into(),
+                many => format!("{many} records wait"),
+            }));
         }
         let facts = self.records().await?;
         let waiting = facts
@@ -213,7 +216,8 @@ impl World {
         let waiting: Vec<String> = waiting
             .map(|(at, _)| format!("record {}", at + 1))
             .collect();
-        Ok(list(&waiting, ", ", "records").map(|records| format!("{records} wait")))
+        let listed = list(&waiting, ", ", "records");
+        Ok(listed.map(|records| format!("not delivered: {records}")))
     }
 
     /// Disables or enables the mapping; enabled, its paused shards go on.
