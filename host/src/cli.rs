@@ -39,7 +39,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum AnyCommand {
     #[command(flatten)]
-    Now(Command),
+    Now(Box<Command>),
     /// Run scenarios: tests of handlers on simulated time, without a host
     Test(test::Arguments),
 }
@@ -111,7 +111,7 @@ impl Connection {
 /// guests on, `simulated` one for `test`, where they run on simulated time.
 pub fn main(sandbox: NewSandbox, simulated: NewSandbox) -> ExitCode {
     let command = match Arguments::parse().command {
-        AnyCommand::Now(command) => command,
+        AnyCommand::Now(command) => *command,
         // Each scenario has a runtime of its own, with a clock of its own.
         AnyCommand::Test(arguments) => return exit(test::run(&arguments, simulated)),
     };

@@ -23,7 +23,8 @@ fn balances(view: &MappingView, waiting: u64) {
 #[tokio::test(start_paused = true)]
 async fn what_was_polled_balances_with_what_became_of_it() {
     let poison = || (0..60).map(|i| if i % 13 == 7 { "trap" } else { "ok" });
-    let cases: [(&str, Carrier, Policy, Vec<String>, [u64; 4]); 4] = [
+    type Case = (&'static str, Carrier, Policy, Vec<String>, [u64; 4]);
+    let cases: [Case; 4] = [
         (
             "all go well",
             RECORD,
