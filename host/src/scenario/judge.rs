@@ -53,7 +53,7 @@ impl What {
                 let own = facts.records.iter().enumerate();
                 let wrong = own.filter(|(_, r)| !is_other(r) && !wanted.is(&r.fate));
                 let wrong: Vec<String> = wrong.map(|(at, r)| r.words(at)).collect();
-                let found = list(&wrong, "; ", "records")?;
+                let found = list(&wrong, "; ")?;
                 Some((format!("{wanted}, all of them"), found))
             }
             Self::Record(name, wanted) => {
@@ -81,7 +81,7 @@ impl What {
                     .iter()
                     .filter(|(name, _)| !named.contains(name));
                 let others: Vec<String> = others.map(|(name, n)| format!("{name} = {n}")).collect();
-                let found = list(&others, ", ", "counters")?;
+                let found = list(&others, ", ")?;
                 Some(("no others".into(), found))
             }
             Self::State(key, name, wanted) => {
@@ -97,7 +97,7 @@ impl What {
                     let value = facts.state.get(&(key.clone(), name.clone()))?;
                     Some(format!("{name} = {}", shown(value)))
                 });
-                let found = list(&kept.collect::<Vec<_>>(), ", ", "values")?;
+                let found = list(&kept.collect::<Vec<_>>(), ", ")?;
                 Some((format!("none of {}", names.join(", ")), found))
             }
             Self::Emitted(stream, wanted) => {
@@ -209,7 +209,7 @@ fn failures(wanted: &[WantedFailure], found: &[FailureEntry]) -> Option<(String,
         return None;
     }
     let rest: Vec<String> = found.iter().skip(wanted.len()).map(entry_words).collect();
-    let found = match list(&rest, "; ", "entries") {
+    let found = match list(&rest, "; ") {
         Some(rest) => format!("{}; not expected: {rest}", entries(found.len())),
         None => entries(found.len()),
     };
@@ -255,13 +255,13 @@ fn fuel(
 }
 
 /// The first few of several; `None` of none.
-pub(super) fn list(all: &[String], between: &str, kind: &str) -> Option<String> {
+pub(super) fn list(all: &[String], between: &str) -> Option<String> {
     match all.len() {
         0 => None,
         1..=LISTED => Some(all.join(between)),
         many => {
             let first = all[..LISTED].join(between);
-            Some(format!("{first}{between}and {} more {kind}", many - LISTED))
+            Some(format!("{first}{between}and {} more", many - LISTED))
         }
     }
 }

@@ -216,7 +216,7 @@ impl World {
         let waiting: Vec<String> = waiting
             .map(|(at, _)| format!("record {}", at + 1))
             .collect();
-        let listed = list(&waiting, ", ", "records");
+        let listed = list(&waiting, ", ");
         Ok(listed.map(|records| format!("not delivered: {records}")))
     }
 
