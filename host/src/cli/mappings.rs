@@ -183,7 +183,10 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             let body = serde_json::json!({ "key": key });
             let path = format!("{}/unpark", path(&name));
             let answer = client.send(Method::POST, &path, &body).await?;
-            let text = format!("{} keys go on", print::cell(&answer["keys"]));
+            let text = match answer["keys"].as_u64() {
+                Some(1) => "1 key goes on".to_owned(),
+                keys => format!("{} keys go on", keys.unwrap_or(0)),
+            };
             print::done(json, &answer, &text)
         }
         Command::Rewind {
@@ -200,11 +203,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             let path = format!("{}/rewind", path(&name));
             let answer = client.send(Method::POST, &path, &body).await?;
             let count = answer["shards"].as_array().map_or(0, Vec::len);
-            print::done(
-                json,
-                &answer,
-                &format!("mapping {name} moved in {count} shards"),
-            )
+            let shards = if count == 1 { "shard" } else { "shards" };
+            let text = format!("mapping {name} moved in {count} {shards}");
+            print::done(json, &answer, &text)
         }
         Command::DryRun(arguments) => dry_run::run(&client, arguments, json).await,
         Command::Delete { name } => {
