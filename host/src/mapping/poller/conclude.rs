@@ -727,9 +727,14 @@ impl Poller {
         if threshold == 0 {
             return;
         }
-        let failed = !matches!(judgement, Judgement::Success | Judgement::Partial(_));
         let now = self.inner.clock.now();
         let mut breaker = self.metrics.breaker();
+        let failed = match judgement {
+            Judgement::Success | Judgement::Partial(_) => false,
+            Judgement::Failed(_) => true,
+            // The handler is not at fault.
+            Judgement::Throttled(_) => return breaker.not_run(now),
+        };
         if breaker.ended(failed, threshold, now) {
             let (mapping, circuit) = (&self.mapping.name, breaker.circuit());
             tracing::warn!(mapping, ?circuit, "the circuit breaker changed");

@@ -261,8 +261,10 @@ impl Poller {
     /// Whether a batch may run now; the instant when to ask again.
     fn may_run(&mut self, job: &Job) -> Result<(), UnixMillis> {
         let now = self.inner.clock.now();
-        if now < job.not_before {
-            return Err(job.not_before);
+        // A part may have been looked at early, to see whether it has grown too old.
+        let not_before = job.not_before.max(job.part.not_before);
+        if now < not_before {
+            return Err(not_before);
         }
         if self.is_full() {
             self.report(&Trouble::Full);
@@ -280,7 +282,15 @@ impl Poller {
     /// or what it has gathered.
     async fn next_job(&mut self, lane: usize, end: Position, closed: bool) -> Result<Due, Trouble> {
         let now = self.inner.clock.now();
-        if let Some(part) = self.cursor.lanes[lane].parts.first().cloned() {
+        let first = self.cursor.lanes[lane].parts.first().cloned();
+        let is_final = |part: &Part| part.span.is_empty();
+        if self.cursor.window.as_ref().is_some_and(|w| w.ended_early)
+            && !first.as_ref().is_some_and(is_final)
+        {
+            // The parts that wait belong to the window that begins anew.
+            return Ok(Due::now(self.final_job(lane)));
+        }
+        if let Some(part) = first {
             let due = part.not_before.min(self.expiry_of(lane, &part).await?);
             if now < due {
                 return Ok(Due::At(due));

@@ -251,3 +251,43 @@ async fn the_breaker_opens_after_failures_in_a_row_and_tries_one_batch() {
     assert_eq!(world.script.invocations(), opened + 1, "one batch tries");
     world.finish().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_part_keeps_its_wait_when_its_first_record_is_filtered_meanwhile() {
+    // Looked at early for the age of a record that is the part's no more, it was run at once.
+    let mut world = World::new(BATCH, 1).await;
+    let aging = Policy {
+        maximum_retry_attempts: None,
+        maximum_record_age: Some(Duration::from_secs(60)),
+        bisect_batch_on_function_error: false,
+        ..policy(10)
+    };
+    world.map(aging.clone()).await;
+    world.put_all([r#"{"old":true}"#]).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    world.put_all([r#"error {"old":false}"#]).await;
+    world.start();
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let change = UpdateMapping {
+        policy: Some(Policy {
+            filter_criteria: vec![
+                r#"{"approximateArrivalTimestamp":[{"numeric":[">",1700000020]}]}"#.into(),
+            ],
+            ..aging
+        }),
+        ..UpdateMapping::default()
+    };
+    world
+        .mappings
+        .update(&Scope::default(), "m", change)
+        .await
+        .unwrap();
+    let before = world.script.invocations();
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    let invocations = world.script.invocations() - before;
+    assert!(
+        invocations <= 3,
+        "{invocations} invocations within two waits"
+    );
+    world.finish().await;
+}

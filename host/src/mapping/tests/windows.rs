@@ -193,3 +193,25 @@ async fn a_window_that_is_open_is_closed_when_the_mapping_has_no_windows_any_mor
     );
     world.finish().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn parts_that_wait_are_not_run_in_a_window_that_ended_early() {
+    let mut world = World::new(BATCH, 1).await;
+    let policy = Policy {
+        maximum_retry_attempts: Some(0),
+        ..windows(10)
+    };
+    world.map(policy).await;
+    world.start();
+    // Split at the trap: `grow` by itself ends the window, then the others run in a new one.
+    world.put_all(["grow", "trap", "ok"]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let seen = world.script.windows.lock().unwrap().clone();
+    let calls: Vec<(&str, u32)> = seen
+        .iter()
+        .map(|(_, s, flags, _)| (&s[..1], *flags))
+        .collect();
+    assert_eq!(calls, [("{", 0), ("\"", 3), ("{", 0)]);
+    assert_eq!(world.counter("done"), 2);
+    world.finish().await;
+}

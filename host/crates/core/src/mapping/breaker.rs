@@ -78,6 +78,13 @@ impl Breaker {
         self.circuit() != before
     }
 
+    /// Notes that a batch that was admitted was not run after all: the next one may try.
+    pub fn not_run(&mut self, now: UnixMillis) {
+        if let State::HalfOpen(_) = self.state {
+            self.state = State::Open(now);
+        }
+    }
+
     /// The state for people.
     pub fn circuit(&self) -> Circuit {
         match self.state {
@@ -110,6 +117,8 @@ mod tests {
             Admission::Wait(at(61)),
             "one batch tries"
         );
+        breaker.not_run(at(33));
+        assert_eq!(breaker.admit(at(33)), Admission::Run, "it was not run");
         breaker.ended(true, 3, at(33));
         assert_eq!(breaker.admit(at(40)), Admission::Wait(at(63)));
         assert_eq!(breaker.admit(at(63)), Admission::Run);
