@@ -86,9 +86,9 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken, kill: Cancel
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-                    Some(ended) = supervisor.tasks.join_next() => supervisor.all_ended(ended),
+            Some(ended) = supervisor.tasks.join_next() => supervisor.all_ended(ended),
             () = tokio::time::sleep(RETRY), if reconciled.is_err() || supervisor.lacks_cursor => {}
-                    changed = mappings.changed() => if changed.is_err() { break },
+            changed = mappings.changed() => if changed.is_err() { break },
             changed = streams.changed() => if changed.is_err() { break },
         }
     }
