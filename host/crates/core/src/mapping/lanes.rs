@@ -381,7 +381,9 @@ fn take_each(
     first_read: &mut FirstRead,
 ) {
     let size = intake.policy.batch_size as usize;
-    // A lane that is behind what is read would miss the records between.
+    // A lane that is behind what is read, or stopped in a block before, would miss the records
+    // between.
+    let from = from.max(block.position(0));
     let takes = |run: &Run| run.next >= from && run.takes(size);
     let mut open: Vec<bool> = runs.iter().map(takes).collect();
     let mut left = open.iter().filter(|open| **open).count();
