@@ -99,12 +99,19 @@ impl Mappings {
                 None => return Err(MappingError::NotParked(key.into())),
             },
         };
-        let mut released = 0;
+        let mut released = Ok(0);
         for key in wanted {
-            released += usize::from(self.inner.release(&mapping, &key.key).await?);
+            match self.inner.release(&mapping, &key.key).await {
+                Ok(now) => released = released.map(|n| n + usize::from(now)),
+                Err(error) => {
+                    released = Err(error);
+                    break;
+                }
+            }
         }
+        // Keys that were let go on before an error do go on.
         self.inner.changed();
-        Ok(released)
+        released
     }
 
     /// Moves the cursors of a mapping: a new epoch, in which what is running now does not count.
