@@ -174,7 +174,11 @@ async fn a_window_that_is_open_is_closed_when_the_mapping_has_no_windows_any_mor
             .update(&Scope::default(), "m", update)
             .await
             .unwrap();
-        world.until(async |w| w.cursor().window.is_none()).await;
+        let applied = async |w: &World| {
+            let enabled = w.view().await.state == MappingState::Enabled;
+            enabled && w.cursor().window.is_none()
+        };
+        world.until(applied).await;
         world.put_all(["ok 3"]).await;
         world.drained().await;
         assert_eq!(world.cursor().lanes.len(), lanes as usize);
