@@ -214,9 +214,8 @@ pub(super) fn add_effects(
     let hops: Vec<u8> = batch.iter().map(|record| record.parts.hops).collect();
     let mut streams: BTreeMap<StreamId, Records> = BTreeMap::new();
     for (tag, emit) in &effects.emits {
-        let Some(stream) = target(store, owner.scope, emit) else {
-            continue;
-        };
+        // One that went since it was looked for is refused by the commit.
+        let stream = target(store, owner.scope, emit).unwrap_or(StreamId(u64::MAX));
         let records = streams.entry(stream).or_default();
         records.push_emitted(&emit.key, hops_of(&hops, *tag) + 1, &emit.data);
     }

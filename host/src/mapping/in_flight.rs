@@ -131,6 +131,18 @@ impl InFlight {
     }
 }
 
+impl Drop for InFlight {
+    /// Whoever lives to drop it has not died: an orderly stop in the middle of a batch, or a
+    /// poller that begins anew, is nothing to answer for.
+    fn drop(&mut self) {
+        for lane in 0..LANES {
+            if self.found[lane].running {
+                self.end(lane);
+            }
+        }
+    }
+}
+
 impl Note {
     fn read(bytes: [u8; NOTE_BYTES]) -> Self {
         let mut bytes = bytes.as_slice();
@@ -166,7 +178,11 @@ mod tests {
         };
         let open = || InFlight::open(Some(folder.path()), "m", shard);
         // Each process begins the batch and dies.
-        let deaths: Vec<u32> = (0..4).map(|_| open().begin(1, Position::of(7))).collect();
+        let begin_and_die = |_| {
+            let mut notes = std::mem::ManuallyDrop::new(open());
+            notes.begin(1, Position::of(7))
+        };
+        let deaths: Vec<u32> = (0..4).map(begin_and_die).collect();
         assert_eq!(deaths, [0, 1, 2, 3]);
         let mut next = open();
         assert_eq!(
@@ -180,5 +196,7 @@ mod tests {
             0,
             "it ended before the process did"
         );
+        let stopped: Vec<u32> = (0..4).map(|_| open().begin(1, Position::of(9))).collect();
+        assert_eq!(stopped, [0; 4], "the process stopped in good order");
     }
 }

@@ -278,7 +278,9 @@ impl Poller {
                 () = self.stop.cancelled(), if !stopping => {}
                 changed = wakes.changes.changed(), if !stopping => {
                     if changed.is_err() { return Err(Trouble::Ended(End::Stopped)) }
-                    self.check_fence()?;
+                    if let Err(trouble) = self.check_fence() {
+                        self.rest(trouble)?;
+                    }
                 }
                 changed = wakes.appended.changed(), if wait.records => {
                     if changed.is_err() { return Err(Trouble::Ended(End::Stopped)) }

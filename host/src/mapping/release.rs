@@ -232,6 +232,7 @@ impl Releaser {
             len: job.batch.len(),
             attempts: job.part.attempts,
             record_mode: attempt.loaded.carrier().is_record_mode(),
+            doubted: false,
         };
         let effects = &attempt.report.effects;
         let mut judgement = judge(attempt.report.outcome.clone(), effects, &job.batch, policy);

@@ -92,11 +92,18 @@ fn laws_hold_whatever_the_seed() {
     assert!(told.is_empty(), "laws were broken:\n{}", told.join("\n"));
 }
 
-/// Runs one seed and prints its log.
+/// Runs one seed and prints its log; with the defect that `SHARDMILL_SIM_DEFECT` names.
 fn show(seed: u64) {
     let plan = Plan::of(seed);
     println!("{:?}\n{:?}", plan.policy, plan.carrier);
-    let ended = run(plan, None, true);
+    let named = std::env::var("SHARDMILL_SIM_DEFECT").ok();
+    let mut defects = Defect::ALL.into_iter();
+    let defect = named.map(|name| {
+        defects
+            .find(|d| format!("{d:?}") == name)
+            .expect("a defect")
+    });
+    let ended = run(plan, defect, true);
     println!("{}", ended.log.join("\n"));
     assert!(
         ended.violations.is_empty(),

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use shardmill_core::abi::INDEX_ENTRY_BYTES;
 use shardmill_core::aggregate::take_apart;
 use shardmill_core::mapping::{Part, Position, Sorted, Span, lane_of};
-use shardmill_core::{Batch, Block, RecordRef, ShardKey, Slice};
+use shardmill_core::{Batch, Block, RecordRef, ShardKey};
 use shardmill_store::{ReadError, ReadLimit, Seek, Store};
 
 /// Bytes that one read of the store brings at the most, so that a large batch comes in steps.
@@ -28,6 +29,19 @@ pub(super) struct PartRead {
     pub(super) parked: Batch,
     /// What was trimmed at its head.
     pub(super) lost: Option<Span>,
+    /// Where its records are more than one batch takes now, though they were not when it was cut:
+    /// the first that does not fit.
+    pub(super) more: Option<Position>,
+}
+
+/// What a batch takes.
+pub(super) struct Limit<'a> {
+    /// Records.
+    pub(super) records: usize,
+    /// Bytes, counted by `size`.
+    pub(super) bytes: usize,
+    /// Bytes of a record.
+    pub(super) size: &'a (dyn Fn(&RecordRef<'_>) -> usize + Sync),
 }
 
 impl Source {
@@ -45,7 +59,20 @@ impl Source {
         if !self.deaggregate {
             return Ok(blocks);
         }
-        Ok(blocks.iter().flat_map(apart).collect())
+        // An aggregate of 50 KB may hold thousands of records: as many are taken apart as are
+        // wanted.
+        let mut room = Room {
+            from,
+            records,
+            bytes: READ_BYTES,
+        };
+        let mut taken = Vec::new();
+        for block in &blocks {
+            if !apart(block, &mut room, &mut taken) {
+                break;
+            }
+        }
+        Ok(taken)
     }
 
     /// The oldest record there is, or the end.
@@ -66,10 +93,12 @@ impl Source {
         &self,
         part: &Part,
         (lane, lanes): (usize, usize),
+        limit: Limit<'_>,
         sort: &mut impl FnMut(&RecordRef<'_>) -> Sorted,
     ) -> Result<PartRead, ReadError> {
         let Span { from, to } = part.span;
         let mut read = PartRead::default();
+        let (mut count, mut bytes) = (0, 0);
         let mut at = from;
         while at < to {
             let records = (to.record - at.record) as usize + 1;
@@ -90,14 +119,17 @@ impl Source {
                     if !mine {
                         continue;
                     }
-                    let slice = Slice {
-                        block: block.clone(),
-                        from: index,
-                        to: index + 1,
-                    };
                     match sort(&record) {
-                        Sorted::Deliver => read.batch.push(slice),
-                        Sorted::Park => read.parked.push(slice),
+                        Sorted::Deliver => {
+                            let more = (limit.size)(&record);
+                            if count == limit.records || (count > 0 && bytes + more > limit.bytes) {
+                                read.more = Some(here);
+                                return Ok(read);
+                            }
+                            (count, bytes) = (count + 1, bytes + more);
+                            read.batch.push_record(&block, index);
+                        }
+                        Sorted::Park => read.parked.push_record(&block, index),
                         Sorted::Drop | Sorted::NotJson => {}
                     }
                 }
@@ -112,24 +144,39 @@ impl Source {
     }
 }
 
-/// A block with its aggregates taken apart.
-fn apart(block: &Block) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    let mut plain_from = 0;
-    for (index, record) in (0..).zip(block.iter()) {
-        if let Some(inner) = take_apart(&record) {
-            if plain_from < index {
-                blocks.push(block.cut(plain_from, index));
-            }
-            blocks.push(inner);
-            plain_from = index + 1;
+/// What a read may still bring of aggregates taken apart.
+struct Room {
+    /// Records before it do not count.
+    from: Position,
+    records: usize,
+    bytes: usize,
+}
+
+/// Adds a block with its aggregates taken apart. Says whether there is room for more: the records
+/// behind the aggregate that used it up are left out, too.
+fn apart(block: &Block, room: &mut Room, blocks: &mut Vec<Block>) -> bool {
+    let skip = block.index_at(Position::of(room.from.record));
+    let mut plain_from = skip;
+    for (index, record) in (skip..).zip(block.iter_from(skip)) {
+        let Some(inner) = take_apart(&record) else {
+            room.records = room.records.saturating_sub(1);
+            continue;
+        };
+        if plain_from < index {
+            blocks.push(block.cut(plain_from, index));
         }
-    }
-    if plain_from == 0 {
-        return vec![block.clone()];
+        let wanted = inner.count() - inner.index_at(room.from);
+        room.records = room.records.saturating_sub(wanted as usize);
+        let bytes = inner.blob_bytes() + inner.count() as usize * INDEX_ENTRY_BYTES;
+        room.bytes = room.bytes.saturating_sub(bytes);
+        blocks.push(inner);
+        plain_from = index + 1;
+        if room.records == 0 || room.bytes == 0 {
+            return false;
+        }
     }
     if plain_from < block.count() {
         blocks.push(block.cut(plain_from, block.count()));
     }
-    blocks
+    true
 }

@@ -33,6 +33,7 @@ mod dry_run;
 mod lanes;
 mod operate;
 mod parked;
+mod parts;
 mod watching;
 mod windows;
 
@@ -53,6 +54,12 @@ struct Script {
     throttles: AtomicUsize,
     /// Whether records that are bad are taken as good.
     healed: std::sync::atomic::AtomicBool,
+    /// The stream that the final invocation of a window emits to, after it has counted `closed`.
+    at_the_end: Mutex<Option<String>>,
+    /// Whether every invocation fails behind its last record.
+    fails_at_the_end: std::sync::atomic::AtomicBool,
+    /// Bytes that the last invocation's answer might have had.
+    allowed: AtomicUsize,
     at_once: AtomicUsize,
     most_at_once: AtomicUsize,
 }
@@ -119,6 +126,22 @@ impl Script {
                 .push((all, invocation.context.request_id.clone()));
         }
         let mut effects = Effects::default();
+        self.allowed.store(invocation.limits.answer_bytes, SeqCst);
+        if let Some(stream) = self.at_the_end.lock().unwrap().clone()
+            && invocation.context.flags & 1 == 1
+        {
+            let add = CounterAdd {
+                name: "closed".into(),
+                amount: 1,
+            };
+            let emit = Emit {
+                stream: stream.into(),
+                key: "k".into(),
+                data: Bytes::new(),
+            };
+            effects.counters.push((None, add));
+            effects.emits.push((None, emit));
+        }
         let mut state: BTreeMap<String, u64> = BTreeMap::new();
         for (index, (key, data)) in records.iter().enumerate() {
             let at = index as u32;
@@ -195,6 +218,15 @@ impl Script {
                 },
             ));
         }
+        if self.fails_at_the_end.load(SeqCst) {
+            let cause = Cause::HandlerError {
+                error_type: "Down".into(),
+                message: "the database is down".into(),
+            };
+            let record = records.len().checked_sub(1).map(|last| last as u32);
+            let failed = Outcome::Failed(Failure { cause, record });
+            return report(failed, Effects::default());
+        }
         if record_mode {
             effects = folded(effects);
         }
@@ -231,6 +263,16 @@ impl Script {
     /// Answers with this from now on.
     fn answer(&self, response: &str) {
         *self.response.lock().unwrap() = Some(response.into());
+    }
+
+    /// Emits to this stream at the end of each window.
+    fn emit_at_the_end(&self, stream: &str) {
+        *self.at_the_end.lock().unwrap() = Some(stream.into());
+    }
+
+    /// Fails behind the last record of every batch.
+    fn fail_at_the_end(&self) {
+        self.fails_at_the_end.store(true, SeqCst);
     }
 
     /// Has no room for the next `count` invocations.
@@ -390,6 +432,9 @@ impl World {
             response: Mutex::default(),
             throttles: AtomicUsize::new(0),
             healed: false.into(),
+            at_the_end: Mutex::default(),
+            fails_at_the_end: false.into(),
+            allowed: AtomicUsize::new(0),
             at_once: AtomicUsize::new(0),
             most_at_once: AtomicUsize::new(0),
         });

@@ -84,6 +84,16 @@ impl Effects {
             || self.emits.iter().any(|(tag, _)| tag.is_none())
     }
 
+    /// Whether the handler went back: something that belongs to a record below `end` was written
+    /// or emitted behind a write of state that does not, so it may stand on what is dropped.
+    pub fn goes_back(&self, end: u32) -> bool {
+        let kept = |tag: &Tag| tag.is_some_and(|record| record < end);
+        let dropped = |tag: &Tag| !kept(tag);
+        let state = || self.state.iter().map(|(tag, _)| dropped(tag));
+        let emits = self.emits.iter().map(|(tag, _)| dropped(tag));
+        state().any(|dropped| dropped) && !(state().is_sorted() && emits.is_sorted())
+    }
+
     /// Keeps only what belongs to the records below `end`. What belongs to no record goes: it
     /// would be kept again with each further attempt.
     #[must_use]
@@ -100,6 +110,39 @@ impl Effects {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn writes_behind_a_write_that_is_dropped_go_back() {
+        let write = |tag| {
+            let (key, name) = ("k".into(), "n".into());
+            let value = None;
+            (Some(tag), StateWrite { key, name, value })
+        };
+        let emit = |tag| {
+            let (stream, key) = ("s".into(), "k".into());
+            let data = Bytes::new();
+            (Some(tag), Emit { stream, key, data })
+        };
+        for (state, emits, end, goes_back) in [
+            (vec![0, 1, 2], vec![], 2, false),
+            (vec![2, 0], vec![], 2, true),
+            (vec![2, 0], vec![], 3, false),
+            (vec![2, 0], vec![], 0, false),
+            (vec![2], vec![2, 0], 2, true),
+            (vec![], vec![2, 0], 2, false),
+        ] {
+            let effects = Effects {
+                state: state.iter().copied().map(write).collect(),
+                emits: emits.iter().copied().map(emit).collect(),
+                ..Effects::default()
+            };
+            assert_eq!(
+                effects.goes_back(end),
+                goes_back,
+                "{state:?} {emits:?} {end}"
+            );
+        }
+    }
 
     #[test]
     fn a_prefix_keeps_exactly_the_effects_tagged_below_its_end() {

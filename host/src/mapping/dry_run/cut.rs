@@ -129,6 +129,7 @@ impl Cutter {
             size: &size,
             until: Some(self.end),
             windows_closed_to: UnixMillis(0),
+            window_open_to: UnixMillis(0),
             sort: if criteria.is_empty() {
                 None
             } else {

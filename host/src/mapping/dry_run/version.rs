@@ -163,6 +163,7 @@ impl Version {
                 len: part.len(),
                 attempts,
                 record_mode: self.loaded.carrier().is_record_mode(),
+                doubted: false,
             };
             let (store, scope) = (trial.inner.store.as_ref(), &trial.mapping.scope);
             let kept = after(&judgement, attempted, &policy).done;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use shardmill_core::event::{EventSource, EventWindow};
+use shardmill_core::limits::MAX_EVENT_BYTES;
 use shardmill_core::mapping::{Part, Position, Span};
 use shardmill_core::sandbox::{Input, Invocation};
 use shardmill_core::{Batch, BatchContext, ShardId, UnixMillis};
@@ -34,6 +35,8 @@ pub(in crate::mapping) struct Job {
     pub(super) parked: Batch,
     /// What was trimmed at its head.
     pub(super) lost: Option<Span>,
+    /// Where the part holds more than one batch takes.
+    pub(super) more: Option<Position>,
     /// The tumbling window that it belongs to.
     pub(in crate::mapping) window: Option<EventWindow>,
     /// Not to be run before, for reasons of the host's.
@@ -51,6 +54,7 @@ impl Job {
             batch,
             parked: Batch::default(),
             lost: None,
+            more: None,
             window: None,
             not_before: UnixMillis(0),
             throttles: 0,
@@ -139,11 +143,16 @@ impl Place {
             },
         };
         let seed = self.seed(job);
+        let mut limits = loaded.function.settings.limits.clone();
+        if job.window.is_some() {
+            // A state that grows too large ends its window early; it is no fault of the answer's.
+            limits.answer_bytes = limits.answer_bytes.max(MAX_EVENT_BYTES);
+        }
         let invocation = Invocation {
             module: Arc::clone(&loaded.module),
             input,
             context: self.context(job),
-            limits: loaded.function.settings.limits.clone(),
+            limits,
             environment: Arc::clone(&loaded.environment),
             state: Arc::new(StoredState {
                 store: Arc::clone(&inner.store),

@@ -6,17 +6,22 @@ use std::time::Duration;
 use shardmill_core::event::{EMPTY_EVENT_BYTES, EventSource, EventWindow};
 use shardmill_core::limits::MAX_EVENT_BYTES;
 use shardmill_core::mapping::{
-    Admission, Intake, Part, Position, Ready, Sorted, Span, WindowStep, WindowView, Work,
-    window_end, window_step,
+    Admission, Intake, MAX_WINDOW_STATE_BYTES, OnExhausted, Part, Position, Ready, Sorted, Span,
+    WindowStep, WindowView, Work, window_end, window_step,
 };
 use shardmill_core::{Batch, RecordRef, UnixMillis};
 
 use super::attempt::Job;
 use super::{End, FOREVER, PROGRESS_DELAY, Poller, Trouble, Wait, Wakes};
 use crate::functions::Loaded;
+use crate::mapping::source::Limit;
 
 /// Bytes that a packed record takes beside its key and data.
 const PACKED_OVERHEAD_BYTES: usize = shardmill_core::abi::INDEX_ENTRY_BYTES;
+
+/// Bytes of a packed batch when what is given up is parked: one transaction holds its records
+/// twice then, in the failure entry and in the side log.
+const MAX_PARKABLE_BYTES: usize = 16 << 20;
 
 /// Reads of the store before running batches are looked after again.
 const READS_PER_TURN: usize = 16;
@@ -49,39 +54,33 @@ impl Poller {
             return self.pause_when_idle().await;
         }
         let loaded = self.load_function().await?;
-        loop {
-            // A closed shard takes no records any more, so this order misses none.
-            wakes.streams.borrow_and_update();
-            let closed = self.source.is_closed();
-            let end = Position::of(*wakes.appended.borrow_and_update());
-            // A batch is as large as what is there allows; a lane with rare keys looks far.
-            for _ in 0..READS_PER_TURN {
-                if self.wants(end).is_none() {
-                    break;
-                }
-                self.read_on(&loaded, end).await?;
+        // A closed shard takes no records any more, so this order misses none.
+        wakes.streams.borrow_and_update();
+        let closed = self.source.is_closed();
+        let end = Position::of(*wakes.appended.borrow_and_update());
+        // A batch is as large as what is there allows; a lane with rare keys looks far.
+        for _ in 0..READS_PER_TURN {
+            if self.wants(end).is_none() {
+                break;
             }
-            let wait = self.begin(&loaded, end, closed).await?;
-            if self.cursor.paused.is_some() {
-                return self.pause_when_idle().await;
-            }
-            if self.is_finished(end, closed) {
-                self.save_progress().await?;
-                return Err(Trouble::Ended(End::Finished));
-            }
-            let hungry = self.wants(end).is_some();
-            if hungry && self.running.is_empty() {
-                continue;
-            }
-            let lanes = 0..self.lanes.count();
-            return Ok(Wait {
-                // Running batches are looked after between two reads.
-                until: if hungry { now } else { wait },
-                records: lanes
-                    .into_iter()
-                    .any(|lane| self.lanes.work(lane) == Work::Idle),
-            });
+            self.read_on(&loaded, end).await?;
         }
+        let wait = self.begin(&loaded, end, closed).await?;
+        if self.cursor.paused.is_some() {
+            return self.pause_when_idle().await;
+        }
+        if self.is_finished(end, closed) {
+            self.save_progress().await?;
+            return Err(Trouble::Ended(End::Finished));
+        }
+        let hungry = self.wants(end).is_some();
+        let mut lanes = 0..self.lanes.count();
+        Ok(Wait {
+            // Whoever stops or changes the mapping, and batches that run, are looked after
+            // between two reads.
+            until: if hungry { now } else { wait },
+            records: lanes.any(|lane| self.lanes.work(lane) == Work::Idle),
+        })
     }
 
     async fn pause_when_idle(&mut self) -> Result<Wait, Trouble> {
@@ -152,14 +151,8 @@ impl Poller {
             self.skip_trimmed(first, loaded).await?;
         }
         let json = self.event_source(loaded);
-        let budget = match &json {
-            Some(source) => self.event_budget(source),
-            None => loaded.function.settings.limits.batch_bytes,
-        };
-        let size = |record: &RecordRef<'_>| match &json {
-            Some(source) => source.record_bytes(record),
-            None => record.payload_bytes() + PACKED_OVERHEAD_BYTES,
-        };
+        let budget = self.batch_budget(json.as_ref(), loaded);
+        let size = |record: &RecordRef<'_>| size_in(json.as_ref(), record);
         let parked = self.parked.names();
         let filters = &self.filters;
         let mut sort = |record: &RecordRef<'_>| match filters.sort(record) {
@@ -173,6 +166,7 @@ impl Poller {
             size: &size,
             until: self.meeting(),
             windows_closed_to: self.cursor.windows_closed_to,
+            window_open_to: self.cursor.window.as_ref().map_or(UnixMillis(0), |w| w.end),
             sort: if plain { None } else { Some(&mut sort) },
         };
         for block in &blocks {
@@ -183,14 +177,26 @@ impl Poller {
         Ok(())
     }
 
-    /// Bytes of an event that are left for records.
-    fn event_budget(&self, source: &EventSource) -> usize {
-        let budget = MAX_EVENT_BYTES - EMPTY_EVENT_BYTES;
-        let Some(open) = &self.cursor.window else {
-            return budget;
+    /// Bytes that the records of a batch may take.
+    fn batch_budget(&self, json: Option<&EventSource>, loaded: &Loaded) -> usize {
+        let Some(source) = json else {
+            let own = loaded.function.settings.limits.batch_bytes;
+            return match self.mapping.policy.on_exhausted {
+                OnExhausted::Park => own.min(MAX_PARKABLE_BYTES),
+                OnExhausted::Discard | OnExhausted::Pause => own,
+            };
         };
-        let window = self.event_window(open.start, false);
-        budget.saturating_sub(source.window_bytes(self.source.shard.shard, &window))
+        let budget = MAX_EVENT_BYTES - EMPTY_EVENT_BYTES;
+        if self.mapping.policy.window().is_none() && self.cursor.window.is_none() {
+            return budget;
+        }
+        // The state may grow until the batch is sent, and the window may be another one.
+        let window = EventWindow {
+            state: String::new(),
+            ..self.event_window(self.inner.clock.now(), false)
+        };
+        let members = source.window_bytes(self.source.shard.shard, &window);
+        budget - members - MAX_WINDOW_STATE_BYTES
     }
 
     /// Forms batches for the lanes that are free and runs what can run. Gives the instant at
@@ -212,7 +218,7 @@ impl Poller {
         for lane in 0..self.lanes.count() {
             loop {
                 if self.held[lane].is_none() && self.lanes.work(lane) == Work::Idle {
-                    match self.next_job(lane, end, closed).await? {
+                    match self.next_job(lane, (end, closed), loaded).await? {
                         Due::Now(job) => self.held[lane] = Some(*job),
                         Due::At(at) => wake = wake.min(at),
                     }
@@ -249,8 +255,11 @@ impl Poller {
             return Ok(Ok(()));
         };
         if let Err(at) = self.may_run(&job) {
+            // It may grow too old meanwhile.
+            let oldest = job.batch.get(0).map(|record| record.arrival);
+            let expiry = oldest.and_then(|arrival| self.too_old_at(arrival));
             self.held[lane] = Some(job);
-            return Ok(Err(at));
+            return Ok(Err(expiry.map_or(at, |expiry| expiry.min(at))));
         }
         if let Some(job) = self.after_deaths(lane, job, loaded).await? {
             self.run_job(lane, job, loaded);
@@ -280,7 +289,12 @@ impl Poller {
 
     /// The batch that a free lane runs next: its first part, the final invocation of its window,
     /// or what it has gathered.
-    async fn next_job(&mut self, lane: usize, end: Position, closed: bool) -> Result<Due, Trouble> {
+    async fn next_job(
+        &mut self,
+        lane: usize,
+        (end, closed): (Position, bool),
+        loaded: &Loaded,
+    ) -> Result<Due, Trouble> {
         let now = self.inner.clock.now();
         let first = self.cursor.lanes[lane].parts.first().cloned();
         let is_final = |part: &Part| part.span.is_empty();
@@ -295,7 +309,7 @@ impl Poller {
             if now < due {
                 return Ok(Due::At(due));
             }
-            return self.part_job(lane, part).await.map(Due::now);
+            return self.part_job(lane, part, loaded).await.map(Due::now);
         }
         let next = self.lanes.next(lane);
         let met = self.meeting().is_some_and(|until| next >= until);
@@ -344,7 +358,7 @@ impl Poller {
     }
 
     /// A part that waits, read again.
-    async fn part_job(&mut self, lane: usize, part: Part) -> Result<Job, Trouble> {
+    async fn part_job(&mut self, lane: usize, part: Part, loaded: &Loaded) -> Result<Job, Trouble> {
         self.lanes.take_part(lane);
         if part.span.is_empty() {
             let window = self.final_window();
@@ -354,6 +368,13 @@ impl Poller {
             });
         }
         let lanes = (lane, self.lanes.count());
+        let json = self.event_source(loaded);
+        let size = |record: &RecordRef<'_>| size_in(json.as_ref(), record);
+        let limit = Limit {
+            records: self.mapping.policy.batch_size as usize,
+            bytes: self.batch_budget(json.as_ref(), loaded),
+            size: &size,
+        };
         let read = {
             let parked: std::collections::BTreeSet<String> = self.parked.names().clone();
             let filters = &self.filters;
@@ -361,7 +382,7 @@ impl Poller {
                 Sorted::Deliver if parked.contains(record.parts.key) => Sorted::Park,
                 sorted => sorted,
             };
-            self.source.read_part(&part, lanes, &mut sort).await
+            self.source.read_part(&part, lanes, limit, &mut sort).await
         };
         let read = match read {
             Ok(read) => read,
@@ -371,7 +392,7 @@ impl Poller {
             }
         };
         let mut job = Job::new(part, read.batch);
-        (job.lost, job.parked) = (read.lost, read.parked);
+        (job.lost, job.parked, job.more) = (read.lost, read.parked, read.more);
         if self.window_length().is_some() {
             let first = job.batch.get(0).map(|r| r.arrival);
             let start = first.map(|first| self.window_of(first));
@@ -431,9 +452,9 @@ impl Poller {
 
     /// When the oldest record of a lane's first part passes the mapping's age limit.
     async fn expiry_of(&mut self, lane: usize, part: &Part) -> Result<UnixMillis, Trouble> {
-        let Some(limit) = self.mapping.policy.maximum_record_age else {
+        if self.mapping.policy.maximum_record_age.is_none() {
             return Ok(FOREVER);
-        };
+        }
         let from = part.span.from;
         if let Some((at, expiry)) = self.expiry[lane]
             && at == from
@@ -449,9 +470,16 @@ impl Poller {
                 .first()
                 .map(|b| b.arrival()),
         };
-        let expiry = arrival.map_or(FOREVER, |a| a.plus(limit + Duration::from_millis(1)));
+        let expiry = arrival.and_then(|arrival| self.too_old_at(arrival));
+        let expiry = expiry.unwrap_or(FOREVER);
         self.expiry[lane] = Some((from, expiry));
         Ok(expiry)
+    }
+
+    /// When what arrived at `arrival` passes the mapping's age limit.
+    fn too_old_at(&self, arrival: UnixMillis) -> Option<UnixMillis> {
+        let limit = self.mapping.policy.maximum_record_age?;
+        Some(arrival.plus(limit + Duration::from_millis(1)))
     }
 
     fn is_finished(&self, end: Position, closed: bool) -> bool {
@@ -484,6 +512,14 @@ impl Poller {
         }
         self.save_progress().await?;
         Ok(now)
+    }
+}
+
+/// Bytes that a record takes in a batch.
+fn size_in(json: Option<&EventSource>, record: &RecordRef<'_>) -> usize {
+    match json {
+        Some(source) => source.record_bytes(record),
+        None => record.payload_bytes() + PACKED_OVERHEAD_BYTES,
     }
 }
 

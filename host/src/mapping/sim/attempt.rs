@@ -12,6 +12,9 @@ use shardmill_core::sandbox::{Carrier, Invocation, Mode, Report, Usage};
 use super::handler::{CallEnd, Handler, LIST, Seeing, Seen, Window};
 use super::plan::{Fault, FaultKind};
 
+/// What the final invocation of a window emits.
+pub(super) const OF_WINDOW: &str = "of a window";
+
 /// One attempt on its way.
 pub(super) struct Attempt<'a> {
     pub(super) handler: &'a Handler,
@@ -221,18 +224,31 @@ impl Attempt<'_> {
     /// The final invocation of a window: its list becomes the name of a counter.
     pub(super) fn close(&mut self, shard: ShardId, window: &Window) -> (Report, CallEnd) {
         let id = (1 + shard.0, window.start.0);
-        if self.strikes(id, self.handler.plan.final_faults) {
-            return self.fail(FaultKind::Hidden, &[], 0);
-        }
         let list: Vec<String> = window.list.iter().map(ToString::to_string).collect();
         let name = format!("W|{}|{}|{}", shard.0, window.start.0, list.join(","));
         self.count(name, None);
+        if self.strikes(id, self.handler.plan.final_faults) {
+            return self.fail(FaultKind::Hidden, &[], 0);
+        }
+        let mut ended = CallEnd::Done;
+        if self.handler.plan.final_emits {
+            let emit = Emit {
+                stream: "out".into(),
+                key: "window".into(),
+                data: Bytes::from(OF_WINDOW),
+            };
+            self.effects.emits.push((None, emit));
+            if !self.handler.truth.has_target() {
+                // The host refuses it.
+                ended = CallEnd::Failed(None);
+            }
+        }
         let effects = std::mem::take(&mut self.effects);
         let outcome = match self.mode() {
             Mode::Event => Outcome::Json { text: "{}".into() },
             Mode::Record | Mode::Batch => ok(String::new()),
         };
-        (report(outcome, effects), CallEnd::Done)
+        (report(outcome, effects), ended)
     }
 
     fn count(&mut self, name: String, tag: Tag) {

@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use shardmill_core::Batch;
+use shardmill_core::effects::{CounterAdd, Effects, StateWrite, Tag};
 use shardmill_core::mapping::{Cursor, Part};
 use shardmill_store::{Expect, Key, Tx};
 
@@ -40,6 +41,9 @@ impl Defect {
         Self::ParkReorders,
     ];
 }
+
+/// State and counters.
+type Leaked = (Vec<(Tag, StateWrite)>, Vec<(Tag, CounterAdd)>);
 
 impl Inner {
     /// Whether a defect is planted.
@@ -85,6 +89,13 @@ impl Inner {
         if parts.len() > 1 && self.has(Defect::LostSuffix) {
             parts.pop();
         }
+    }
+
+    /// What a failed batch did and must not be kept. Emits are left out: one that the host
+    /// refused would never be committed.
+    pub(in crate::mapping) fn leak(&self, effects: &Effects) -> Option<Leaked> {
+        let leaked = || (effects.state.clone(), effects.counters.clone());
+        self.has(Defect::StateCommittedOnFailure).then(leaked)
     }
 
     /// Lanes change their number where they stand.

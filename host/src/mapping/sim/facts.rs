@@ -6,6 +6,7 @@ use shardmill_core::mapping::Position;
 use shardmill_core::{Batch, Scope, ShardId};
 use shardmill_store::{Key, ReadLimit, Store, Table};
 
+use super::attempt::OF_WINDOW;
 use super::handler::{Call, LIST, number_of};
 use super::plan::{Act, Plan};
 use super::world::World;
@@ -148,6 +149,8 @@ async fn emitted(world: &World) -> Vec<usize> {
     let from = Position::of(1).record;
     let blocks = memory.read(shard, from, limit).await.expect("blocks");
     let records = blocks.iter().flat_map(|block| block.iter());
+    let of_record = |data: &&[u8]| *data != OF_WINDOW.as_bytes();
     let number = |data: &[u8]| String::from_utf8_lossy(data).parse().expect("a number");
-    records.map(|record| number(record.parts.data)).collect()
+    let data = records.map(|record| record.parts.data).filter(of_record);
+    data.map(number).collect()
 }

@@ -34,6 +34,8 @@ pub(super) struct Plan {
     pub(super) has_target: bool,
     /// How often the final invocation of each window fails.
     pub(super) final_faults: u32,
+    /// Whether the final invocation of each window emits.
+    pub(super) final_emits: bool,
     pub(super) records: Vec<Planned>,
     pub(super) steps: Vec<Step>,
 }
@@ -136,6 +138,7 @@ impl Plan {
             },
             has_target: dice.percent(70),
             final_faults: dice.pick(&[0, 0, 0, 1, 2, ALWAYS]),
+            final_emits: false,
             policy,
             records: Vec::new(),
             steps: Vec::new(),
@@ -145,6 +148,7 @@ impl Plan {
             plan.shards = 1;
         }
         plan.add_steps(dice);
+        plan.final_emits = dice.percent(40);
         plan
     }
 

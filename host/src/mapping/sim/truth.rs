@@ -66,6 +66,12 @@ impl Truth {
         parents.all(|parent| self.is_done(*parent))
     }
 
+    /// Whether the stream that handlers emit to is there.
+    pub(super) fn has_target(&self) -> bool {
+        let name = "out".parse().expect("a name");
+        self.memory.stream(&Scope::default(), &name).is_some()
+    }
+
     pub(super) fn is_parked(&self, key: &str) -> bool {
         let keys = Key::new(Table::ParkedKey, &Scope::default());
         let key = keys.part(&self.mapping().id).part(key);

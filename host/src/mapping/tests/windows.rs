@@ -219,3 +219,39 @@ async fn parts_that_wait_are_not_run_in_a_window_that_ended_early() {
     assert_eq!(world.counter("done"), 2);
     world.finish().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_final_invocation_that_is_refused_leaves_no_effects() {
+    let mut world = World::new(BATCH, 1).await;
+    world
+        .map(Policy {
+            maximum_retry_attempts: Some(2),
+            ..windows(10)
+        })
+        .await;
+    world.script.emit_at_the_end("nowhere");
+    world.start();
+    world.put_all(["ok 1"]).await;
+    tokio::time::sleep(2 * MINUTE).await;
+    let seen = world.script.windows.lock().unwrap().clone();
+    let finals = seen.iter().filter(|(_, _, flags, _)| *flags == 1).count();
+    assert_eq!(finals, 3, "{seen:?}");
+    assert_eq!(world.counter("closed"), 0, "its counter is not kept");
+    assert_eq!(world.failures().len(), 1, "the window is given up");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_in_a_window_may_hold_a_state_that_ends_it() {
+    let mut world = World::new(BATCH, 1).await;
+    world.map(windows(10)).await;
+    world.start();
+    world.put_all(["ok 1"]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let allowed = world.script.allowed.load(SeqCst);
+    assert!(
+        allowed > shardmill_core::mapping::MAX_WINDOW_STATE_BYTES + 16,
+        "{allowed} bytes"
+    );
+    world.finish().await;
+}

@@ -73,6 +73,10 @@ pub struct Part {
     /// Records in the span that are not the part's any more: they were parked meanwhile. In order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<Position>,
+    /// Whether it comes from before a suspect. When such a part fails all the same, the handler's
+    /// hints mislead (a flush at the end of the batch fails, say), and halves are what helps.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub doubted: bool,
 }
 
 impl Part {
@@ -85,6 +89,17 @@ impl Part {
             not_before: UnixMillis(0),
             request_id,
             without: Vec::new(),
+            doubted: false,
+        }
+    }
+
+    /// The records of `span`, which is inside this part, as a part that was never tried.
+    #[must_use]
+    pub fn split_off(&self, span: Span, request_id: String) -> Self {
+        let inside = |at: &&Position| (span.from..span.to).contains(*at);
+        Self {
+            without: self.without.iter().filter(inside).copied().collect(),
+            ..Self::fresh(span, request_id)
         }
     }
 }
@@ -118,7 +133,9 @@ impl Lane {
 
     /// Every record of the lane before it is done.
     pub fn low(&self) -> Position {
-        self.parts.first().map_or(self.mark, |part| part.span.from)
+        // The final invocation of a window stands at the mark, before parts that lie before it.
+        let parts = self.parts.iter().map(|part| part.span.from);
+        parts.min().map_or(self.mark, |from| from.min(self.mark))
     }
 }
 

@@ -15,6 +15,10 @@ use crate::block::{Block, RecordRef};
 use crate::mapping::{Cursor, Policy, Position, Ready, Span, cut, lane_of, ready, window_start};
 use crate::time::UnixMillis;
 
+/// Bytes of records to be parked that are gathered before they are committed: a transaction takes
+/// them beside whatever else it holds.
+const MAX_PARKED_AHEAD_BYTES: usize = 8 << 20;
+
 /// What becomes of a record that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sorted {
@@ -40,6 +44,8 @@ pub struct Intake<'a> {
     pub until: Option<Position>,
     /// See [`Cursor::windows_closed_to`].
     pub windows_closed_to: UnixMillis,
+    /// Where the window that is open ends, whatever the mapping's windows are now; 0 for none.
+    pub window_open_to: UnixMillis,
     /// Says what becomes of a record; `None`: every one is delivered.
     pub sort: Option<&'a mut dyn FnMut(&RecordRef<'_>) -> Sorted>,
 }
@@ -82,6 +88,7 @@ struct Run {
     first: UnixMillis,
     parked: Batch,
     parked_count: usize,
+    parked_bytes: usize,
     work: Work,
     /// Whether parts wait: nothing is read past them, so that a key that is parked with one of
     /// them keeps its order.
@@ -109,6 +116,7 @@ impl Lanes {
             first: UnixMillis(0),
             parked: Batch::default(),
             parked_count: 0,
+            parked_bytes: 0,
             work: Work::Idle,
             blocked: !lane.parts.is_empty(),
             free_since: now,
@@ -143,6 +151,10 @@ impl Lanes {
         until: Option<Position>,
         end: Position,
     ) -> Option<(Position, usize)> {
+        let parked: usize = self.runs.iter().map(|run| run.parked_bytes).sum();
+        if parked >= MAX_PARKED_AHEAD_BYTES {
+            return None;
+        }
         let end = until.map_or(end, |until| until.min(end));
         let size = policy.batch_size as usize;
         let idle = |run: &&Run| run.work == Work::Idle && run.takes(size) && run.next < end;
@@ -248,7 +260,8 @@ impl Lanes {
     /// Notes that the parked records are committed.
     pub fn clear_parked(&mut self) {
         for run in &mut self.runs {
-            (run.parked, run.parked_count) = (Batch::default(), 0);
+            run.parked = Batch::default();
+            (run.parked_count, run.parked_bytes) = (0, 0);
         }
     }
 
@@ -298,7 +311,8 @@ impl Run {
     fn forget(&mut self) {
         self.next = self.first_unsettled().unwrap_or(self.next);
         (self.gathered, self.parked) = (Batch::default(), Batch::default());
-        (self.count, self.bytes, self.full, self.parked_count) = (0, 0, false, 0);
+        (self.count, self.bytes, self.full) = (0, 0, false);
+        (self.parked_count, self.parked_bytes) = (0, 0);
     }
 
     /// Nothing before it is gathered; what the lane works on aside, all of it is done.
@@ -367,7 +381,10 @@ impl Run {
 
     fn same_window(&self, record: &RecordRef<'_>, intake: &Intake<'_>) -> bool {
         let length = intake.policy.tumbling_window;
-        let start = |arrival| window_start(arrival, length, intake.windows_closed_to);
+        let start = |arrival| match arrival < intake.window_open_to {
+            true => UnixMillis(0),
+            false => window_start(arrival, length, intake.windows_closed_to),
+        };
         length == Duration::ZERO || self.count == 0 || start(self.first) == start(record.arrival)
     }
 }
@@ -420,6 +437,7 @@ fn take_each(
             Sorted::Park => {
                 run.parked.push_record(block, index);
                 run.parked_count += 1;
+                run.parked_bytes += record.payload_bytes();
                 true
             }
             Sorted::Deliver => run.take_one(block, index, &record, intake),

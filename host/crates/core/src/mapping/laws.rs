@@ -83,6 +83,7 @@ fn run(len: usize, poison: &BTreeMap<usize, Poison>, shape: Shape, policy: &Poli
             len: records.len(),
             attempts,
             record_mode,
+            doubted: false,
         };
         let next = after(&judgement, attempted, policy);
         let offset = |r: std::ops::Range<usize>| r.start + records.start..r.end + records.start;
@@ -287,6 +288,7 @@ fn a_batch_too_long_for_its_budget_always_gets_on() {
                 len: left,
                 attempts,
                 record_mode: true,
+                doubted: false,
             },
             &policy,
         );
@@ -304,6 +306,7 @@ fn a_throttle_uses_no_attempt() {
         len: 3,
         attempts: 2,
         record_mode: false,
+        doubted: false,
     };
     let next = after(&throttled, attempted, &policy(2, true));
     assert_eq!(
@@ -365,4 +368,34 @@ fn an_effect_of_no_record_makes_a_partial_answer_a_failure() {
         let judged = judge(outcome, &add(None), &batch, &policy);
         assert!(matches!(judged, Judgement::Failed(_)), "{name}: {judged:?}");
     }
+}
+
+#[test]
+fn what_was_before_a_suspect_is_halved_when_it_fails() {
+    let suspect = |record| {
+        let cause = crate::outcome::Cause::HandlerError {
+            error_type: "Down".into(),
+            message: String::new(),
+        };
+        let record = Some(record);
+        Judgement::Failed(crate::outcome::Failure { cause, record })
+    };
+    let attempted = |len, doubted| Attempted {
+        len,
+        attempts: 0,
+        record_mode: false,
+        doubted,
+    };
+    let parts = |next: crate::mapping::Next| {
+        let parts = next.rest.into_iter();
+        parts
+            .map(|rest| (rest.records, rest.doubted))
+            .collect::<Vec<_>>()
+    };
+    let next = after(&suspect(7), attempted(8, false), &policy(2, true));
+    assert_eq!(parts(next), [(0..7, true), (7..8, false)]);
+    let next = after(&suspect(6), attempted(7, true), &policy(2, true));
+    assert_eq!(parts(next), [(0..3, true), (3..7, true)]);
+    let next = after(&suspect(0), attempted(3, false), &policy(2, true));
+    assert_eq!(parts(next), [(0..1, false), (1..3, false)]);
 }

@@ -54,6 +54,13 @@ pub fn judge(outcome: Outcome, effects: &Effects, batch: &Batch, policy: &Policy
                 .into(),
         });
     }
+    if effects.goes_back(lowest) {
+        return failed(Cause::BadAnswer {
+            reason: "a partial answer, but `progress` went back to a record that is done after \
+                     one that is not had written state: what was written then may depend on it"
+                .into(),
+        });
+    }
     Judgement::Partial(lowest as usize)
 }
 
@@ -67,6 +74,8 @@ pub struct Attempted {
     /// Whether the handler takes one record after the other, so that those before the one at
     /// fault are done.
     pub record_mode: bool,
+    /// See [`Part::doubted`].
+    pub doubted: bool,
 }
 
 /// What follows. `done`, `given_up` and `rest` tile the batch in this order.
@@ -92,6 +101,8 @@ pub struct Rest {
     pub delay: Duration,
     /// Whether this is the batch unchanged: it keeps its request id.
     pub unchanged: bool,
+    /// See [`Part::doubted`].
+    pub doubted: bool,
 }
 
 /// What follows from the final invocation of a window, which has no records. Given up means that
@@ -157,6 +168,7 @@ pub fn parts_of(
                 true => part.request_id.clone(),
                 false => request_id(),
             },
+            doubted: rest.doubted,
         }
     });
     parts.collect()
@@ -172,6 +184,7 @@ pub fn after(judgement: &Judgement, attempted: Attempted, policy: &Policy) -> Ne
                 attempts: attempted.attempts,
                 delay: backoff(1),
                 unchanged: true,
+                doubted: attempted.doubted,
             }],
             ..done_up_to(0)
         },
@@ -223,6 +236,7 @@ fn after_record_failure(at: usize, cause: &Cause, attempted: Attempted, policy: 
         attempts,
         delay,
         unchanged: at == 0,
+        doubted: attempted.doubted,
     };
     Next {
         rest: vec![rest],
@@ -243,15 +257,21 @@ fn after_partial(lowest: usize, attempted: Attempted, policy: &Policy) -> Next {
 }
 
 /// With bisect the first failure splits: at the suspect into the records before it, itself and
-/// those behind it; without one into AWS's halves. Otherwise the batch is retried whole.
+/// those behind it; without one, or where hints have misled before, into AWS's halves. Otherwise
+/// the batch is retried whole.
 fn after_batch_failure(suspect: Option<usize>, attempted: Attempted, policy: &Policy) -> Next {
-    let Attempted { len, attempts, .. } = attempted;
+    let Attempted {
+        len,
+        attempts,
+        doubted,
+        ..
+    } = attempted;
     let attempts = attempts + 1;
     if policy.bisect_batch_on_function_error && len > 1 {
-        return split(match suspect {
-            Some(at) => [0..at, at..at + 1, at + 1..len],
-            None => halves(len),
-        });
+        return match suspect.filter(|_| !doubted) {
+            Some(at) => doubting_first(split([0..at, at..at + 1, at + 1..len]), at > 0),
+            None => doubting(split(halves(len)), doubted),
+        };
     }
     if policy.is_exhausted(attempts) {
         return Next {
@@ -264,11 +284,25 @@ fn after_batch_failure(suspect: Option<usize>, attempted: Attempted, policy: &Po
         attempts,
         delay: backoff(attempts),
         unchanged: true,
+        doubted,
     };
     Next {
         rest: vec![rest],
         ..done_up_to(0)
     }
+}
+
+/// The records before a suspect should do: if they fail, the hint was wrong.
+fn doubting_first(mut next: Next, is_before: bool) -> Next {
+    if let Some(first) = next.rest.first_mut() {
+        first.doubted = is_before;
+    }
+    next
+}
+
+fn doubting(mut next: Next, doubted: bool) -> Next {
+    next.rest.iter_mut().for_each(|rest| rest.doubted = doubted);
+    next
 }
 
 fn halves(len: usize) -> [Range<usize>; 3] {
@@ -301,5 +335,6 @@ fn fresh(records: Range<usize>) -> Vec<Rest> {
         attempts: 0,
         delay: Duration::ZERO,
         unchanged: false,
+        doubted: false,
     }]
 }

@@ -114,8 +114,12 @@ impl State {
         {
             return Ok(value.clone());
         }
-        if let Some(value) = slot.read.as_ref().and_then(|read| read.cached.as_ref()) {
-            return Ok(value.clone());
+        if let Some(read) = &mut slot.read {
+            // The handler may have gone back.
+            read.first_record = read.first_record.min(record);
+            if let Some(value) = &read.cached {
+                return Ok(value.clone());
+            }
         }
         let found = view
             .get(self.keys.name(slot.key), self.names.name(slot.name))
