@@ -9,9 +9,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use shardmill_core::limits::{
-    MAX_BATCH_SIZE, MAX_BATCHING_WINDOW, MAX_EVENT_BYTES, MAX_FUEL, MAX_MEMORY_BYTES,
-    MAX_PARALLELIZATION_FACTOR, MAX_PARKED_KEYS, MAX_RETRY_ATTEMPTS, MAX_TIMEOUT,
-    MAX_TUMBLING_WINDOW, MIN_FUEL, MIN_MEMORY_BYTES, MIN_TIMEOUT,
+    MAX_BATCH_BYTES, MAX_BATCH_SIZE, MAX_BATCHING_WINDOW, MAX_EFFECT_ITEMS, MAX_EVENT_BYTES,
+    MAX_FUEL, MAX_MEMORY_BYTES, MAX_OUTPUT_BYTES, MAX_PARALLELIZATION_FACTOR, MAX_PARKED_KEYS,
+    MAX_RETRY_ATTEMPTS, MAX_TIMEOUT, MAX_TUMBLING_WINDOW, MIN_FUEL, MIN_MEMORY_BYTES, MIN_TIMEOUT,
 };
 use shardmill_core::mapping::{BadPolicy, OnExhausted, Policy, StartingPosition};
 use shardmill_core::{Scope, Stream, UnixMillis};
@@ -33,17 +33,17 @@ const RETENTION_HOURS: RangeInclusive<i64> = 24..=8760;
 /// CreateEventSourceMapping, "MaximumRecordAgeInSeconds"; −1 is without end.
 const RECORD_AGE_SECONDS: RangeInclusive<i64> = 60..=604_800;
 /// Standard output and error kept of an invocation, at most.
-const MAX_OUTPUT_KIB: i64 = 1024;
+const MAX_OUTPUT_KIB: i64 = (MAX_OUTPUT_BYTES >> 10) as i64;
 /// Parked records of a mapping, at most: 1 TiB.
 const MAX_PARKED_MIB: i64 = 1 << 20;
 /// Effects of a batch and packed bytes of a batch, at most.
-const MAX_BATCH_MIB: i64 = 32;
+const MAX_BATCH_MIB: i64 = (MAX_BATCH_BYTES >> 20) as i64;
 /// Age of an entry of the failure store: a stream's longest retention.
 const FAILURE_DAYS: RangeInclusive<i64> = 1..=365;
 /// What a tenant may keep in the failure store: up to 1 TiB.
 const FAILURE_MIB: RangeInclusive<i64> = 1..=1 << 20;
 /// Effects of a batch, at most: items.
-const MAX_EFFECTS: i64 = 1_000_000;
+const MAX_EFFECTS: i64 = MAX_EFFECT_ITEMS as i64;
 /// All environment variables of a function. Lambda quotas, "Environment variables".
 const MAX_ENVIRONMENT_BYTES: usize = 4096;
 

@@ -30,6 +30,8 @@ pub const MAX_EVENT_BYTES: usize = 6 * 1024 * 1024;
 pub const DEFAULT_ANSWER_BYTES: usize = 1 << 20;
 /// Standard output and error that are kept of an invocation, bytes; the rest is counted.
 pub const DEFAULT_OUTPUT_BYTES: usize = 64 << 10;
+/// Standard output and error that may be kept of an invocation, bytes.
+pub const MAX_OUTPUT_BYTES: usize = 1 << 20;
 /// Standard error at the end that goes into a trap report, bytes.
 pub const STDERR_TAIL_BYTES: usize = 4 << 10;
 /// Effects of one batch, bytes of names, keys and values.
@@ -38,6 +40,10 @@ pub const DEFAULT_EFFECT_BYTES: usize = 8 << 20;
 pub const DEFAULT_EFFECT_ITEMS: usize = 10_000;
 /// Packed bytes of one batch for a packed-ABI handler.
 pub const DEFAULT_BATCH_BYTES: usize = 16 << 20;
+/// Effects of one batch, and its packed bytes, at most: they have to fit a transaction.
+pub const MAX_BATCH_BYTES: usize = 32 << 20;
+/// Effects of one batch, items, at most.
+pub const MAX_EFFECT_ITEMS: usize = 1_000_000;
 /// Longest name of a value of keyed state, bytes.
 pub const MAX_STATE_NAME_BYTES: usize = 256;
 /// Largest value of keyed state, bytes.
@@ -138,5 +144,74 @@ impl FunctionLimits {
         self.fuel_base
             .saturating_add(self.fuel_per_record.saturating_mul(records as u64))
             .min(MAX_FUEL)
+    }
+
+    /// The first limit that no host would set, with what it would; `None`: all are good.
+    pub fn out_of_range(&self) -> Option<String> {
+        let bytes = |bytes: usize| bytes as u64;
+        let seconds = (MIN_TIMEOUT.as_secs(), MAX_TIMEOUT.as_secs());
+        for (name, value, (least, most)) in [
+            ("fuel_base", self.fuel_base, (MIN_FUEL, MAX_FUEL)),
+            ("fuel_per_record", self.fuel_per_record, (0, MAX_FUEL)),
+            ("timeout", self.timeout.as_secs(), seconds),
+            (
+                "memory_bytes",
+                self.memory_bytes,
+                (MIN_MEMORY_BYTES, MAX_MEMORY_BYTES),
+            ),
+            (
+                "answer_bytes",
+                bytes(self.answer_bytes),
+                (1, bytes(MAX_EVENT_BYTES)),
+            ),
+            (
+                "output_bytes",
+                bytes(self.output_bytes),
+                (0, bytes(MAX_OUTPUT_BYTES)),
+            ),
+            (
+                "effect_bytes",
+                bytes(self.effect_bytes),
+                (1, bytes(MAX_BATCH_BYTES)),
+            ),
+            (
+                "effect_items",
+                bytes(self.effect_items),
+                (1, bytes(MAX_EFFECT_ITEMS)),
+            ),
+            (
+                "batch_bytes",
+                bytes(self.batch_bytes),
+                (1, bytes(MAX_BATCH_BYTES)),
+            ),
+        ] {
+            if !(least..=most).contains(&value) {
+                return Some(format!("{name} = {value}: {least} to {most} expected"));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_no_host_would_set_are_named() {
+        let base = FunctionLimits::default;
+        assert_eq!(base().out_of_range(), None);
+        let endless = FunctionLimits {
+            timeout: Duration::MAX,
+            ..base()
+        };
+        let told = endless.out_of_range().expect("far too long");
+        assert!(told.ends_with(": 1 to 900 expected"), "{told}");
+        let greedy = FunctionLimits {
+            effect_bytes: usize::MAX,
+            ..base()
+        };
+        let told = greedy.out_of_range().expect("far too much");
+        assert!(told.starts_with("effect_bytes = "), "{told}");
     }
 }
