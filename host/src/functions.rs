@@ -10,7 +10,7 @@ use shardmill_core::limits::FunctionLimits;
 use shardmill_core::outcome::Outcome;
 use shardmill_core::sandbox::{Carrier, Input, Invocation, LoadError, Module, NoState, Report};
 use shardmill_core::{Batch, BatchContext, Sandbox, Scope, UnixMillis};
-use shardmill_store::{CommitError, Expect, Key, ReadError, Store, Table, Tx, Value};
+use shardmill_store::{CommitError, Expect, Key, ReadError, Store, Table, Tx, Urgency, Value};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -226,7 +226,8 @@ impl Functions {
     }
 
     /// A module by its digest, ready to run: that of a failure's attempt, whatever its function
-    /// runs now. Modules are never removed, so that it outlives the version and the function.
+    /// runs now. Modules that were deployed are not removed: they outlive the version and the
+    /// function.
     ///
     /// # Errors
     /// See [`FunctionError`].
@@ -271,6 +272,29 @@ impl Functions {
         serde_json::from_slice(&stored.value).map_err(|_| FunctionError::Damaged(name.into()))
     }
 
+    /// Removes a module, unless a function runs it.
+    ///
+    /// # Errors
+    /// See [`DeleteError`].
+    pub(crate) async fn remove_module(
+        &self,
+        scope: &Scope,
+        digest: &str,
+    ) -> Result<(), DeleteError> {
+        // A deploy of the same module either stands in the list, or stores it again.
+        let _deploying = self.deploying.lock().await;
+        if self.list(scope)?.iter().any(|f| f.digest == digest) {
+            return Ok(());
+        }
+        let tx = Tx {
+            writes: vec![(module_key(scope, digest), Value::Delete)],
+            urgency: Urgency::Housekeeping,
+            ..Tx::default()
+        };
+        self.store.commit(tx).await?;
+        Ok(())
+    }
+
     /// All functions of a scope, by name.
     ///
     /// # Errors
@@ -285,7 +309,7 @@ impl Functions {
         all.iter().map(|(_, stored)| parse(&stored.value)).collect()
     }
 
-    /// Removes a function. Its module stays as long as the store keeps failures that name it.
+    /// Removes a function. Its module stays: failures may name it.
     ///
     /// # Errors
     /// `NotFound`, or what the store says.

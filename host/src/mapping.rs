@@ -29,7 +29,7 @@ pub use dry_run::{
 };
 pub use failures::{
     BadBundle, Difference, FailureBounds, FailureEntry, FailureFilter, Failures, FailuresError,
-    Imported, Line, Page, RedriveOutcome, Redriven, Replay, Replayed, Room,
+    Imported, Kept, Line, Page, RedriveOutcome, Redriven, Replay, Replayed, Room,
 };
 pub use fates::{Fate, FatesError, Placed};
 pub use ids::Ids;

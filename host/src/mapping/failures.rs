@@ -26,11 +26,11 @@ mod transfer;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shardmill_core::{Batch, Scope};
-use shardmill_store::{CommitError, ReadError, Tx, Urgency, Value};
+use shardmill_core::{Batch, Scope, TenantId};
+use shardmill_store::{CommitError, Expect, ReadError, Tx, Urgency, Value};
 
 use super::resource::{Inner, Mappings};
-use crate::functions::FunctionError;
+use crate::functions::{DeleteError, FunctionError};
 use entry::{entry_key, inputs_key, parse, payload_key};
 use lines::LineCache;
 
@@ -40,7 +40,7 @@ pub use entry::{FailureEntry, Imported, Replay};
 pub(super) use give_up::{full, keep};
 pub(super) use inputs::{Given, recorded};
 pub(super) use ledger::Ledger;
-pub use ledger::{FailureBounds, Room};
+pub use ledger::{FailureBounds, Kept, Room};
 pub use lines::Line;
 pub use list::{FailureFilter, Page, Redriven};
 pub use redrive::RedriveOutcome;
@@ -82,6 +82,12 @@ pub enum FailuresError {
         "the records of failure {0:?} are parked: `shardmill mappings unpark` lets their key go on"
     )]
     Parked(String),
+    /// It belongs to a tumbling window.
+    #[error(
+        "failure {0:?} is of a tumbling window, which is closed: its state cannot be had again. \
+         `shardmill failures redrive --to-stream` gives the records to a window of now"
+    )]
+    Window(String),
     /// No handler had run.
     #[error("failure {0:?} has no attempt to replay: no handler ran on its records")]
     NoAttempt(String),
@@ -116,6 +122,15 @@ pub enum FailuresError {
     /// The store refused.
     #[error(transparent)]
     Commit(#[from] CommitError),
+}
+
+impl From<DeleteError> for FailuresError {
+    fn from(error: DeleteError) -> Self {
+        match error {
+            DeleteError::Function(error) => error.into(),
+            DeleteError::Commit(error) => error.into(),
+        }
+    }
 }
 
 /// Reads, replays, redrives, exports and deletes entries. Cheap to clone.
@@ -155,7 +170,16 @@ impl Failures {
     pub async fn sweep(&self) -> Result<usize, FailuresError> {
         let inner = &self.inner;
         let now = inner.clock.now();
-        inner.ledger.sweep(inner.store.as_ref(), now).await
+        let swept = inner.ledger.sweep(inner.store.as_ref(), now).await?;
+        for (scope, digest) in &swept.modules {
+            self.remove_module(scope, digest).await?;
+        }
+        Ok(swept.entries)
+    }
+
+    /// What every account keeps, and how many bytes each may. Looks at running totals only.
+    pub fn kept(&self) -> (Vec<(TenantId, Kept)>, u64) {
+        self.inner.ledger.all()
     }
 
     /// The id that begins with `id`, which may be whole.
@@ -216,21 +240,38 @@ impl Failures {
         Ok(self.lines.resolve(digest, frames, module).await?)
     }
 
-    /// Deletes an entry with its records, whatever became of it.
+    /// Deletes an entry with its records, whatever became of it. An imported one takes its
+    /// module along, unless somebody else needs it.
     ///
     /// # Errors
-    /// See [`FailuresError`].
+    /// See [`FailuresError`]; `NotFound` also for whoever comes second.
     pub async fn delete(&self, scope: &Scope, id: &str) -> Result<(), FailuresError> {
-        let (entry, _) = self.find(scope, id)?;
-        let writes = [entry_key, payload_key, inputs_key];
-        let tx = Tx {
-            writes: writes.map(|key| (key(scope, id), Value::Delete)).into(),
-            urgency: Urgency::Housekeeping,
-            ..Tx::default()
-        };
-        self.inner.store.commit(tx).await?;
-        self.inner.ledger.remove(scope, id, entry.bytes);
-        Ok(())
+        loop {
+            let (entry, revision) = self.find(scope, id)?;
+            let writes = [entry_key, payload_key, inputs_key];
+            let tx = Tx {
+                expect: vec![Expect::Revision(entry_key(scope, id), Some(revision))],
+                writes: writes.map(|key| (key(scope, id), Value::Delete)).into(),
+                urgency: Urgency::Housekeeping,
+                ..Tx::default()
+            };
+            self.inner.ledger.is_there(id);
+            match self.inner.store.commit(tx).await {
+                Ok(_) => {}
+                // It was redriven, or is gone.
+                Err(CommitError::Conflict(_)) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            let gone = Kept {
+                entries: 1,
+                bytes: entry.bytes,
+            };
+            self.inner.ledger.forget(scope, gone);
+            if entry.imported.is_some() {
+                self.remove_module(scope, &entry.digest).await?;
+            }
+            return Ok(());
+        }
     }
 
     fn find(&self, scope: &Scope, id: &str) -> Result<(FailureEntry, u64), FailuresError> {

@@ -81,9 +81,11 @@ counters! {
     put_back
     /// Records that are done.
     processed
-    /// Records that were given up: AWS's `DroppedEventCount`, but each has an entry in the
-    /// failure store.
+    /// Records that were given up, reported to a destination or not: AWS's `DroppedEventCount`
+    /// has only those that were not.
     given_up
+    /// Failures that left no entry, because the failure store had no room even for that.
+    failures_dropped
     /// Records that were trimmed before they were delivered.
     expired
     /// Records that were parked.

@@ -1196,6 +1196,8 @@ impl Store for Dying {
         let left = self.left.load(SeqCst);
         self.left.store(left.saturating_sub(1), SeqCst);
         Box::pin(async move {
+            // As a store that has to wait for its disk.
+            tokio::task::yield_now().await;
             if left > 1 {
                 return self.store.commit(tx).await;
             }

@@ -203,10 +203,11 @@ impl From<FailuresError> for Error {
     fn from(error: FailuresError) -> Self {
         match error {
             FailuresError::NotFound(_) | FailuresError::NoStream(_) => Self::not_found(error),
-            FailuresError::Redriven(_)
-            | FailuresError::NoRecords { .. }
+            FailuresError::Redriven(_) => Self::new(StatusCode::CONFLICT, "redriven", error),
+            FailuresError::NoRecords { .. }
             | FailuresError::Imported(_)
             | FailuresError::Parked(_)
+            | FailuresError::Window(_)
             | FailuresError::NoAttempt(_) => Self::conflict(error),
             FailuresError::Ambiguous { .. } | FailuresError::Bundle(_) => Self::bad_request(error),
             FailuresError::Throttled(_) => {

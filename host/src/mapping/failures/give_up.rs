@@ -20,7 +20,8 @@ const STORE_WAS_FULL: &str =
     "the failure store was full when they were given up (failures_max_mib in [server])";
 
 /// Why there is no room for records that a mapping of the manifest would give up: its shard
-/// pauses instead. A mapping of the API goes on, and its entry keeps no records.
+/// pauses instead. A mapping of the API goes on: its entry keeps no records, and when there is
+/// no room for entries either, it leaves none.
 pub(in crate::mapping) fn full(
     inner: &Inner,
     mapping: &Mapping,
@@ -30,7 +31,7 @@ pub(in crate::mapping) fn full(
     let asked = bytes_of(batch);
     if batch.is_empty()
         || mapping.origin != Origin::Manifest
-        || inner.ledger.room(&mapping.scope, asked) != Room::None
+        || inner.ledger.room(&mapping.scope, asked) >= Room::Records
     {
         return None;
     }
@@ -43,7 +44,8 @@ pub(in crate::mapping) fn full(
     ))
 }
 
-/// Adds the entry for what a turn gives up, and gives it back.
+/// Adds the entry for what a turn gives up, and gives it back. Without room for it there is only
+/// the entry that is given back.
 pub(in crate::mapping) fn keep(
     tx: &mut Tx,
     turn: &Turn<'_>,
@@ -55,10 +57,18 @@ pub(in crate::mapping) fn keep(
     let key = |of: fn(&_, &str) -> _| of(&mapping.scope, entry.id.as_str());
     let (entry_key, payload_key, inputs_key) = (key(entry_key), key(payload_key), key(inputs_key));
     // A mapping of the manifest was asked before (`full`): should others have taken the room
-    // since, its entry goes over the bound rather than without its records.
-    let withheld = room == Room::None && mapping.origin == Origin::Api;
-    if withheld && !given_up.batch.is_empty() {
-        entry.withheld = Some(STORE_WAS_FULL.into());
+    // since, its entry goes over the bound rather than without its records. Parked ones are kept
+    // elsewhere.
+    let last_copy = !given_up.batch.is_empty() && !given_up.parked;
+    let must_be_kept = last_copy && mapping.origin == Origin::Manifest;
+    if room == Room::None && !must_be_kept {
+        drop_entry(&entry, (inner, mapping, shard));
+        return entry;
+    }
+    if room < Room::Records && !must_be_kept {
+        if !given_up.batch.is_empty() || turn.attempt.is_some() {
+            entry.withheld = Some(STORE_WAS_FULL.into());
+        }
     } else {
         if !given_up.batch.is_empty() {
             let payload = given_up.batch.to_stored();
@@ -66,12 +76,7 @@ pub(in crate::mapping) fn keep(
             tx.writes.push((payload_key, Value::Blob(payload.into())));
         }
         if let (Some(attempt), Some(replay)) = (turn.attempt, &mut entry.replay) {
-            let packed = pack(
-                turn,
-                given_up,
-                attempt,
-                (inner, mapping, shard, &entry.id, room),
-            );
+            let packed = pack(turn, given_up, attempt, (inner, mapping, shard, &entry.id));
             replay.inexact = packed.inexact;
             entry.bytes += packed.blob.len() as u64;
             tx.writes.push((inputs_key, Value::Blob(packed.blob)));
@@ -85,6 +90,23 @@ pub(in crate::mapping) fn keep(
     entry
 }
 
+/// Counts an entry that is not kept, and says so now and then.
+fn drop_entry(entry: &FailureEntry, (inner, mapping, shard): (&Inner, &Mapping, ShardId)) {
+    let counts = inner.metrics_of(&mapping.id).shard(shard);
+    counts.add(&counts.failures_dropped, 1);
+    if let Some(dropped) = inner.ledger.dropped(entry.created) {
+        let (used, allowed) = inner.ledger.used(&mapping.scope);
+        tracing::warn!(
+            dropped,
+            used,
+            allowed,
+            mapping = entry.mapping,
+            "the failure store is full: what is given up leaves no entry; `shardmill failures \
+             delete` makes room, failures_max_mib in [server] gives more"
+        );
+    }
+}
+
 fn bytes_of(batch: &Batch) -> u64 {
     batch.packed_len(&BatchContext::default()) as u64 + ENTRY_BYTES
 }
@@ -93,7 +115,7 @@ fn pack(
     turn: &Turn<'_>,
     given_up: &GivenUp,
     attempt: &Attempt,
-    (inner, mapping, shard, id, room): (&Inner, &Mapping, ShardId, &str, Room),
+    (inner, mapping, shard, id): (&Inner, &Mapping, ShardId, &str),
 ) -> Packed {
     let span = turn.batch.first_position().zip(turn.batch.end_position());
     let elsewhere = if given_up.batch.len() == turn.batch.len() {
@@ -115,7 +137,7 @@ fn pack(
         outcome: &attempt.report.outcome,
         batch: turn.batch,
         elsewhere,
-        roomy: room == Room::Whole,
+        roomy: inner.ledger.room(&mapping.scope, bytes_of(turn.batch)) == Room::Whole,
     });
     if let Some((from, to)) = span
         && here

@@ -5,20 +5,28 @@
 //! up later, by `sweep`, which also removes what is too old. Entries of a tenant in several
 //! regions count together.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use shardmill_core::mapping::Position;
 use shardmill_core::{Scope, ShardId, TenantId, UnixMillis};
-use shardmill_store::{CommitError, Key, ReadError, Store, Table, Tx, Urgency, Value};
+use shardmill_store::{CommitError, Expect, Key, ReadError, Store, Table, Tx, Urgency, Value};
 
 use super::FailuresError;
 use super::entry::{LastId, entry_key, first_id_of, id_of, inputs_key, new_id, payload_key};
 
 /// How long a commit may be under way before the store is asked what became of it.
 const SETTLED_AFTER: Duration = Duration::from_secs(60);
+
+/// Between two warnings of entries that are not kept.
+const WARNS_EVERY: Duration = Duration::from_secs(60);
+
+/// Where a tenant's entries have filled its bound, entries without records may take this part
+/// of it on top.
+const BARE_SHARE: u64 = 8;
 
 /// Entries that are read, or removed, at a time.
 const PAGE: usize = 200;
@@ -44,15 +52,26 @@ impl Default for FailureBounds {
     }
 }
 
-/// What may still be kept of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What may still be kept of an entry, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Room {
-    /// All: more than half is free.
-    Whole,
+    /// Nothing: entries without records have filled their share, too.
+    None,
+    /// The entry without records.
+    Entry,
     /// The records that are given up, and no more of the batch that they were attempted in.
     Records,
-    /// No records.
-    None,
+    /// All: more than half is free.
+    Whole,
+}
+
+/// What a tenant keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Entries.
+    pub entries: u64,
+    /// Their bytes, with records, inputs and imported modules.
+    pub bytes: u64,
 }
 
 /// The whole batch of an attempt that an entry keeps.
@@ -67,18 +86,33 @@ pub(super) struct KeptBatch {
 
 /// The totals of all tenants.
 #[derive(Default)]
-pub(in crate::mapping) struct Ledger(Mutex<Totals>);
+pub(in crate::mapping) struct Ledger {
+    totals: Mutex<Totals>,
+    /// Held while an imported module comes or goes with its entry.
+    pub(super) modules: tokio::sync::Mutex<()>,
+}
 
 #[derive(Default)]
 struct Totals {
     bounds: FailureBounds,
     last_id: LastId,
-    used: HashMap<TenantId, u64>,
+    kept: BTreeMap<TenantId, Kept>,
     scopes: BTreeSet<Scope>,
     /// Entries whose transaction may not be committed yet, the oldest first.
     unsettled: VecDeque<(UnixMillis, Scope, String, u64)>,
     /// The last batch that was kept, by mapping and shard.
     batches: HashMap<(String, ShardId), KeptBatch>,
+    /// Entries that were not kept, and are not told yet.
+    dropped: u64,
+    warned: Option<UnixMillis>,
+}
+
+/// What a sweep removed.
+#[derive(Debug, Default)]
+pub(super) struct Swept {
+    pub(super) entries: usize,
+    /// Scope and digest of the modules of imported entries among them.
+    pub(super) modules: BTreeSet<(Scope, String)>,
 }
 
 /// As much of an entry as counts here.
@@ -87,6 +121,9 @@ struct Counted {
     #[serde(default)]
     bytes: u64,
     created: UnixMillis,
+    #[serde(default)]
+    digest: String,
+    imported: Option<IgnoredAny>,
 }
 
 impl Ledger {
@@ -94,7 +131,7 @@ impl Ledger {
     pub(super) fn open(&self, store: &dyn Store, bounds: FailureBounds) -> Result<(), ReadError> {
         let mut totals = self.totals();
         totals.bounds = bounds;
-        totals.used.clear();
+        totals.kept.clear();
         let all = Key::table_prefix(Table::Failure);
         let mut after = None;
         loop {
@@ -108,7 +145,7 @@ impl Ledger {
                     continue;
                 };
                 let counted = serde_json::from_slice::<Counted>(&stored.value);
-                *totals.used.entry(scope.tenant).or_default() += counted.map_or(0, |c| c.bytes);
+                totals.count(scope.tenant, counted.map_or(0, |c| c.bytes));
                 totals.scopes.insert(scope);
             }
         }
@@ -117,15 +154,35 @@ impl Ledger {
     /// Bytes that a tenant keeps, and bytes that it may.
     pub(super) fn used(&self, scope: &Scope) -> (u64, u64) {
         let totals = self.totals();
-        let used = totals.used.get(&scope.tenant).copied().unwrap_or(0);
-        (used, totals.bounds.bytes)
+        let kept = totals.kept.get(&scope.tenant).copied();
+        (kept.unwrap_or_default().bytes, totals.bounds.bytes)
+    }
+
+    /// What every tenant keeps, and how many bytes each may.
+    pub(super) fn all(&self) -> (Vec<(TenantId, Kept)>, u64) {
+        let totals = self.totals();
+        let kept = totals.kept.iter().map(|(tenant, kept)| (*tenant, *kept));
+        (kept.collect(), totals.bounds.bytes)
+    }
+
+    /// Notes an entry that is not kept. How many since the last time, if it is time to say so.
+    pub(super) fn dropped(&self, now: UnixMillis) -> Option<u64> {
+        let mut totals = self.totals();
+        totals.dropped += 1;
+        let recently = |at: UnixMillis| now.since(at) < WARNS_EVERY;
+        if totals.warned.is_some_and(recently) {
+            return None;
+        }
+        totals.warned = Some(now);
+        Some(std::mem::take(&mut totals.dropped))
     }
 
     /// What may be kept of an entry of `bytes` bytes.
     pub(super) fn room(&self, scope: &Scope, bytes: u64) -> Room {
         let (used, allowed) = self.used(scope);
         match used.saturating_add(bytes) {
-            sum if sum > allowed => Room::None,
+            _ if used >= allowed.saturating_add(allowed / BARE_SHARE) => Room::None,
+            sum if sum > allowed => Room::Entry,
             sum if sum > allowed / 2 => Room::Records,
             _ => Room::Whole,
         }
@@ -139,22 +196,24 @@ impl Ledger {
     /// Counts an entry that is about to be committed.
     pub(super) fn take(&self, scope: &Scope, id: &str, bytes: u64, now: UnixMillis) {
         let mut totals = self.totals();
-        *totals.used.entry(scope.tenant).or_default() += bytes;
+        totals.count(scope.tenant, bytes);
         totals.scopes.insert(scope.clone());
         totals
             .unsettled
             .push_back((now, scope.clone(), id.to_owned(), bytes));
     }
 
-    /// Takes back what was counted for an entry that was removed.
-    pub(super) fn remove(&self, scope: &Scope, id: &str, bytes: u64) {
+    /// An entry is there: nobody need look whether it was committed. Said before it is removed,
+    /// so that it is not taken for one that never was.
+    pub(super) fn is_there(&self, id: &str) {
         self.totals().unsettled.retain(|(.., made, _)| made != id);
-        self.forget(scope, bytes);
     }
 
-    fn forget(&self, scope: &Scope, bytes: u64) {
-        if let Some(used) = self.totals().used.get_mut(&scope.tenant) {
-            *used = used.saturating_sub(bytes);
+    /// Takes back what was counted for entries that are gone.
+    pub(super) fn forget(&self, scope: &Scope, gone: Kept) {
+        if let Some(kept) = self.totals().kept.get_mut(&scope.tenant) {
+            kept.entries = kept.entries.saturating_sub(gone.entries);
+            kept.bytes = kept.bytes.saturating_sub(gone.bytes);
         }
     }
 
@@ -182,25 +241,29 @@ impl Ledger {
         totals.batches.insert((mapping.to_owned(), shard), batch);
     }
 
-    /// Removes what is too old and settles what was counted. Returns how many entries went.
+    /// Removes what is too old and settles what was counted.
     pub(super) async fn sweep(
         &self,
         store: &dyn Store,
         now: UnixMillis,
-    ) -> Result<usize, FailuresError> {
+    ) -> Result<Swept, FailuresError> {
         self.settle(store, now)?;
         let (age, scopes) = {
             let totals = self.totals();
             (totals.bounds.age, totals.scopes.clone())
         };
-        let mut removed = 0;
+        let mut swept = Swept::default();
         for scope in &scopes {
-            removed += self.expire(store, scope, now.minus(age)).await?;
+            self.expire(store, scope, now.minus(age), &mut swept)
+                .await?;
         }
-        if removed > 0 {
-            tracing::info!(removed, "failures older than {age:?} are removed");
+        if swept.entries > 0 {
+            tracing::info!(
+                removed = swept.entries,
+                "failures older than {age:?} are removed"
+            );
         }
-        Ok(removed)
+        Ok(swept)
     }
 
     async fn expire(
@@ -208,11 +271,11 @@ impl Ledger {
         store: &dyn Store,
         scope: &Scope,
         oldest: UnixMillis,
-    ) -> Result<usize, FailuresError> {
+        swept: &mut Swept,
+    ) -> Result<(), FailuresError> {
         let prefix = Key::new(Table::Failure, scope);
         // One entry tells whether there is anything to do: ids are in the order of time.
         let first_kept = entry_key(scope, &first_id_of(oldest));
-        let mut removed = 0;
         for _ in 0..PAGES_PER_SWEEP {
             let first = store.scan(&prefix, None, 1)?;
             if first.first().is_none_or(|(key, _)| *key >= first_kept) {
@@ -223,54 +286,76 @@ impl Ledger {
                 urgency: Urgency::Housekeeping,
                 ..Tx::default()
             };
-            let (mut bytes, mut entries) = (0, 0);
+            let mut gone = Kept::default();
+            let mut modules = Vec::new();
             for (key, stored) in page.into_iter().take_while(|(key, _)| *key < first_kept) {
                 let Some(id) = id_of(&key) else { continue };
                 let counted = serde_json::from_slice::<Counted>(&stored.value).ok();
                 if counted.as_ref().is_some_and(|c| c.created >= oldest) {
                     continue;
                 }
-                bytes += counted.map_or(0, |c| c.bytes);
-                entries += 1;
+                gone.entries += 1;
+                if let Some(counted) = counted {
+                    gone.bytes += counted.bytes;
+                    if counted.imported.is_some() {
+                        modules.push((scope.clone(), counted.digest));
+                    }
+                }
+                // Somebody may be deleting it: its bytes are taken back once.
+                tx.expect.push(Expect::Revision(key, Some(stored.revision)));
                 for key in [entry_key, payload_key, inputs_key] {
                     tx.writes.push((key(scope, &id), Value::Delete));
                 }
             }
-            if entries == 0 {
+            if gone.entries == 0 {
                 break;
             }
             match store.commit(tx).await {
-                Ok(_) => self.forget(scope, bytes),
+                Ok(_) => self.forget(scope, gone),
                 Err(CommitError::Conflict(_)) => break,
                 Err(error) => return Err(error.into()),
             }
-            removed += entries;
+            swept.entries += gone.entries as usize;
+            swept.modules.extend(modules);
         }
-        Ok(removed)
+        Ok(())
     }
 
     /// What was counted and never committed is taken back.
     fn settle(&self, store: &dyn Store, now: UnixMillis) -> Result<(), ReadError> {
         loop {
-            let due = {
-                let mut totals = self.totals();
-                let due = totals
-                    .unsettled
-                    .front()
-                    .is_some_and(|(made, ..)| now.since(*made) >= SETTLED_AFTER);
-                due.then(|| totals.unsettled.pop_front()).flatten()
-            };
+            let first = self.totals().unsettled.front().cloned();
+            let due = first.filter(|(made, ..)| now.since(*made) >= SETTLED_AFTER);
             let Some((_, scope, id, bytes)) = due else {
                 return Ok(());
             };
-            if store.get(&entry_key(&scope, &id))?.is_none() {
-                self.forget(&scope, bytes);
+            let missing = store.get(&entry_key(&scope, &id))?.is_none();
+            let mut totals = self.totals();
+            // One that was deleted meanwhile is not here any more.
+            if totals
+                .unsettled
+                .front()
+                .is_some_and(|(.., of, _)| *of == id)
+            {
+                totals.unsettled.pop_front();
+                drop(totals);
+                if missing {
+                    self.forget(&scope, Kept { entries: 1, bytes });
+                }
             }
         }
     }
 
     fn totals(&self) -> MutexGuard<'_, Totals> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Totals {
+    fn count(&mut self, tenant: TenantId, bytes: u64) {
+        let kept = self.kept.entry(tenant).or_default();
+        kept.entries += 1;
+        kept.bytes += bytes;
     }
 }
 

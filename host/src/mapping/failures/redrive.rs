@@ -6,8 +6,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use shardmill_core::event::EventSource;
 use shardmill_core::mapping::{Judgement, Policy, judge};
+use shardmill_core::outcome::Outcome;
 use shardmill_core::sandbox::{Input, Invocation, Report};
-use shardmill_core::{Batch, BatchContext, Records, Scope, StreamName};
+use shardmill_core::{Batch, BatchContext, Records, Scope, StreamName, UnixMillis};
 use shardmill_store::{Append, CommitError, Expect, Key, Route, Table, Tx, Urgency, Value};
 use uuid::Uuid;
 
@@ -40,12 +41,16 @@ pub enum RedriveOutcome {
 
 impl Failures {
     /// Runs the entry's records through the function as it is now. A batch that fails again
-    /// changes nothing.
+    /// changes nothing. One of a tumbling window is refused: there is no window to give its
+    /// state to.
     ///
     /// # Errors
     /// See [`FailuresError`].
     pub async fn redrive(&self, scope: &Scope, id: &str) -> Result<RedriveOutcome, FailuresError> {
         let batch = self.records(scope, id).await?;
+        if self.is_of_window(scope, id).await? {
+            return Err(FailuresError::Window(id.into()));
+        }
         let mut tries = 0;
         loop {
             let (mut entry, revision) = self.to_redrive(scope, id)?;
@@ -60,6 +65,9 @@ impl Failures {
                 }
             };
             let report = self.attempt(scope, &entry, &batch).await?;
+            if let Outcome::Throttled { reason } = report.outcome {
+                return Err(FailuresError::Throttled(reason));
+            }
             let effects = &report.effects;
             let store = self.inner.store.as_ref();
             let policy = self.policy_of(scope, &entry)?;
@@ -159,6 +167,16 @@ impl Failures {
         Ok((entry, revision))
     }
 
+    /// Whether the attempt had a tumbling window, or one with these records would have.
+    async fn is_of_window(&self, scope: &Scope, id: &str) -> Result<bool, FailuresError> {
+        let (entry, _) = self.find(scope, id)?;
+        if self.policy_of(scope, &entry)?.window().is_some() {
+            return Ok(true);
+        }
+        let inputs = self.read_inputs(scope, id).await?;
+        Ok(inputs.is_some_and(|inputs| inputs.context.window.1 > UnixMillis(0)))
+    }
+
     /// How the entry's mapping reads answers; AWS's way where it is gone.
     fn policy_of(&self, scope: &Scope, entry: &FailureEntry) -> Result<Policy, FailuresError> {
         let all = self.inner.stored(&Key::new(Table::Mapping, scope))?;
@@ -215,7 +233,7 @@ fn failure_of(judgement: Judgement) -> Option<String> {
     match judgement {
         Judgement::Success => None,
         Judgement::Failed(failure) => Some(failure.cause.to_string()),
-        Judgement::Throttled(reason) => Some(format!("throttled: {reason}")),
+        Judgement::Throttled(reason) => Some(reason),
         Judgement::Partial(lowest) => Some(format!(
             "the handler named records as failed, the first at index {lowest}"
         )),

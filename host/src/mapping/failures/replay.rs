@@ -100,7 +100,11 @@ impl Failures {
         let state = Arc::new(Remembered::new(inputs.state.clone()));
         let again = Again {
             stop_at_fuel: (own && exact && was_cut_off(&inputs.outcome)).then_some(replay.fuel),
-            timeout: (replay.limits.timeout * PATIENCE).max(LEAST_PATIENCE),
+            timeout: replay
+                .limits
+                .timeout
+                .saturating_mul(PATIENCE)
+                .max(LEAST_PATIENCE),
         };
         let invocation = invocation(module, &replay, &inputs, batch, &state)?;
         let report = self.inner.sandbox.replay(invocation, again).await;
@@ -185,7 +189,12 @@ impl Failures {
         })
     }
 
-    async fn read_inputs(&self, scope: &Scope, id: &str) -> Result<Option<Inputs>, FailuresError> {
+    /// What is kept of an attempt, if anything is.
+    pub(super) async fn read_inputs(
+        &self,
+        scope: &Scope,
+        id: &str,
+    ) -> Result<Option<Inputs>, FailuresError> {
         let Some(blob) = self.inner.store.blob(&inputs_key(scope, id)).await? else {
             return Ok(None);
         };

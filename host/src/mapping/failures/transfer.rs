@@ -1,10 +1,14 @@
 //! Export and import: an entry as a file for a bug report, to be shown and replayed elsewhere.
 //! What was imported says so and is never redriven: its records belong to another place.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use shardmill_core::limits::FunctionLimits;
 use shardmill_core::{Batch, Scope};
-use shardmill_store::{Tx, Urgency, Value};
+use shardmill_store::{Key, ReadError, Table, Tx, Urgency, Value};
 
 use super::bundle::{BadBundle, Bundle};
 use super::entry::{entry_key, inputs_key, parse, payload_key};
@@ -57,7 +61,8 @@ impl Failures {
         Ok(bundle.write())
     }
 
-    /// Adds an exported entry under a new id, marked as imported.
+    /// Adds an exported entry under a new id, marked as imported. A module in the file counts
+    /// for the entry, and goes with it.
     ///
     /// # Errors
     /// See [`FailuresError`].
@@ -65,7 +70,7 @@ impl Failures {
         let bundle = Bundle::read(file)?;
         let mut entry = check(&bundle)?;
         let asked = file.len() as u64;
-        if self.room(scope, asked) == Room::None {
+        if self.room(scope, asked) < Room::Records {
             let (used, allowed) = self.used(scope);
             return Err(FailuresError::Full {
                 used,
@@ -83,10 +88,12 @@ impl Failures {
         entry.scope = scope.clone();
         entry.created = now;
         (entry.redriven, entry.redriven_to) = (None, None);
-        entry.bytes = (bundle.records.len() + bundle.inputs.len()) as u64;
+        entry.bytes = (bundle.records.len() + bundle.inputs.len() + bundle.module.len()) as u64;
         entry.bytes += to_json(&entry).len() as u64;
         let store = self.inner.store.as_ref();
         let module = module_key(scope, &entry.digest);
+        // Whoever removes an entry sees either both or none of module and entry.
+        let _modules = self.inner.ledger.modules.lock().await;
         if !bundle.module.is_empty() && store.get(&module)?.is_none() {
             // On its own: it may fill most of a transaction. Nothing but a replay looks for it.
             let writes = vec![(module, Value::Blob(bundle.module))];
@@ -115,12 +122,60 @@ impl Failures {
         store.commit(tx).await?;
         Ok(entry)
     }
+
+    /// Removes the module of an imported entry that is gone, if no function runs it and no other
+    /// entry names it.
+    pub(super) async fn remove_module(
+        &self,
+        scope: &Scope,
+        digest: &str,
+    ) -> Result<(), FailuresError> {
+        let _modules = self.inner.ledger.modules.lock().await;
+        if !self.is_named(scope, digest)? {
+            self.inner.functions.remove_module(scope, digest).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether an entry is of an attempt on this module.
+    fn is_named(&self, scope: &Scope, digest: &str) -> Result<bool, ReadError> {
+        /// Entries that are read at a time.
+        const PAGE: usize = 200;
+        #[derive(Deserialize)]
+        struct Named<'a> {
+            #[serde(borrow)]
+            digest: Cow<'a, str>,
+        }
+        let all = Key::new(Table::Failure, scope);
+        let mut after = None;
+        loop {
+            let page = self.inner.store.scan(&all, after.as_ref(), PAGE)?;
+            let names = |value: &Bytes| {
+                let named = serde_json::from_slice::<Named<'_>>(value);
+                // What cannot be read may name it.
+                named.map_or(true, |named| named.digest == digest)
+            };
+            if page.iter().any(|(_, stored)| names(&stored.value)) {
+                return Ok(true);
+            }
+            let Some((last, _)) = page.last() else {
+                return Ok(false);
+            };
+            after = Some(last.clone());
+        }
+    }
 }
 
 /// Checks the parts of a file against each other.
 fn check(bundle: &Bundle) -> Result<FailureEntry, BadBundle> {
     let bad = |what: String| BadBundle::Part(what);
     let entry = parse(&bundle.entry).map_err(|error| bad(format!("its entry: {error}")))?;
+    let limits = entry.replay.as_ref().map(|replay| &replay.limits);
+    if let Some(limit) = limits.and_then(FunctionLimits::out_of_range) {
+        return Err(bad(format!(
+            "the limits of its function are no host's: {limit}"
+        )));
+    }
     if Batch::from_stored(bundle.records.clone()).is_err() {
         return Err(bad("its records are no batch".into()));
     }

@@ -1,5 +1,7 @@
 //! The failure store on simulated time: what entries keep, and what can be done with them.
 
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use shardmill_core::limits::FunctionLimits;
 
 use super::*;
@@ -380,4 +382,201 @@ async fn an_exported_entry_is_replayed_elsewhere_and_never_redriven() {
         );
     }
     there.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_apis_failures_fill_no_more_than_an_eighth_beyond_the_bound_and_are_counted_then() {
+    let mut world = World::new(RECORD, 1).await;
+    world.map_by(Origin::Api, no_retries()).await;
+    let store = world.failure_store();
+    let bytes = 256 << 10;
+    let bounds = FailureBounds {
+        bytes,
+        ..FailureBounds::default()
+    };
+    store.open(bounds).unwrap();
+    let poison = format!("trap {}", "x".repeat(6_000));
+    world.put_all(vec![poison.as_str(); 100]).await;
+    world.start();
+    world.drained().await;
+    let (kept, bare): (Vec<_>, Vec<_>) = world
+        .failures()
+        .into_iter()
+        .partition(|f| f.withheld.is_none());
+    assert!(
+        kept.len() > 3 && bare.len() > 3,
+        "{} {}",
+        kept.len(),
+        bare.len()
+    );
+    let used = store.used(&scope()).0;
+    assert!(used < bytes + bytes / 8 + (4 << 10), "{used}");
+    let metrics = world.view().await.metrics;
+    assert_eq!(metrics.given_up, 100);
+    let entries = kept.len() + bare.len();
+    assert_eq!(metrics.failures_dropped, 100 - entries as u64);
+    assert_eq!(store.kept().0[0].1.entries, entries as u64);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_of_a_window_is_put_to_its_stream_and_not_redriven() {
+    let windows = Policy {
+        tumbling_window: Duration::from_secs(60),
+        ..no_retries()
+    };
+    let world = ran(RECORD, windows, &["ok", "trap"]).await;
+    let entry = world.failures().remove(0);
+    world.script.heal();
+    let store = world.failure_store();
+    // Whether its mapping is still there or not.
+    for gone in [false, true] {
+        if gone {
+            world.mappings.delete(&scope(), "m").await.unwrap();
+            let gone = async |w: &World| w.mappings.list(&scope()).unwrap().is_empty();
+            world.until(gone).await;
+        }
+        let refused = store.redrive(&scope(), &entry.id).await;
+        assert!(
+            matches!(refused, Err(FailuresError::Window(_))),
+            "{refused:?}"
+        );
+        assert!(refused.unwrap_err().to_string().contains("--to-stream"));
+    }
+    let put = store.to_stream(&scope(), &entry.id).await.unwrap();
+    assert_eq!(put, RedriveOutcome::Done { records: 1 });
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redrive_that_the_host_has_no_room_for_is_no_failure_of_the_handler() {
+    let world = ran(RECORD, no_retries(), &["trap"]).await;
+    let entry = world.failures().remove(0);
+    world.script.heal();
+    world.script.throttle(1);
+    let store = world.failure_store();
+    let throttled = store.redrive(&scope(), &entry.id).await;
+    assert!(
+        matches!(throttled, Err(FailuresError::Throttled(_))),
+        "{throttled:?}"
+    );
+    let done = store.redrive(&scope(), &entry.id).await.unwrap();
+    assert_eq!(done, RedriveOutcome::Done { records: 1 });
+    world.finish().await;
+}
+
+/// An exported entry with these members of its JSON replaced, and this module.
+fn rewritten(file: &[u8], members: &[(&str, Value)], module: &[u8]) -> Bytes {
+    let (mut out, mut rest) = (file[..8].to_vec(), &file[8..file.len() - 32]);
+    let part = |out: &mut Vec<u8>, kind: u8, bytes: &[u8]| {
+        out.push(kind);
+        out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+        out.extend_from_slice(bytes);
+    };
+    while !rest.is_empty() {
+        let len = u64::from_le_bytes(rest[1..9].try_into().unwrap()) as usize;
+        let (kind, mut bytes) = (rest[0], rest[9..9 + len].to_vec());
+        if kind == 1 {
+            let mut entry: Value = serde_json::from_slice(&bytes).unwrap();
+            for (pointer, value) in members {
+                *entry.pointer_mut(pointer).unwrap() = value.clone();
+            }
+            bytes = entry.to_string().into();
+        }
+        part(&mut out, kind, &bytes);
+        rest = &rest[9 + len..];
+    }
+    if !module.is_empty() {
+        part(&mut out, 4, module);
+    }
+    let checksum = Sha256::digest(&out);
+    out.extend_from_slice(&checksum);
+    out.into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_that_no_host_would_set_are_not_imported() {
+    let world = ran(RECORD, no_retries(), &["trap"]).await;
+    let entry = world.failures().remove(0);
+    let store = world.failure_store();
+    let file = store.export(&scope(), &entry.id, false).await.unwrap();
+    for (limit, value) in [
+        (
+            "timeout",
+            json!({ "secs": u64::MAX / 2, "nanos": 999_999_999 }),
+        ),
+        ("effect_bytes", json!(usize::MAX)),
+        ("output_bytes", json!(usize::MAX)),
+        ("memory_bytes", json!(1_u64 << 40)),
+    ] {
+        let pointer = format!("/replay/limits/{limit}");
+        let file = rewritten(&file, &[(&pointer, value)], b"");
+        let refused = store.import(&scope(), &file).await.unwrap_err().to_string();
+        assert!(refused.contains(limit), "{refused}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_imported_module_is_counted_and_goes_with_the_last_entry_that_names_it() {
+    let world = ran(RECORD, no_retries(), &["trap"]).await;
+    let entry = world.failures().remove(0);
+    let store = world.failure_store();
+    let file = store.export(&scope(), &entry.id, false).await.unwrap();
+    let module = [7; 5_000];
+    let digest = Sha256::digest(module);
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let file = rewritten(&file, &[("/digest", json!(digest))], &module);
+    let is_kept = async || {
+        let wasm = world.functions.wasm(&scope(), &digest).await;
+        wasm.unwrap().is_some()
+    };
+    for aged in [false, true] {
+        let before = store.used(&scope()).0;
+        let first = store.import(&scope(), &file).await.unwrap();
+        let second = store.import(&scope(), &file).await.unwrap();
+        assert!(store.used(&scope()).0 - before >= 10_000);
+        store.delete(&scope(), &first.id).await.unwrap();
+        assert!(is_kept().await, "the second one names it");
+        if aged {
+            tokio::time::sleep(Duration::from_secs(31 * 86_400)).await;
+            store.sweep().await.unwrap();
+        } else {
+            store.delete(&scope(), &second.id).await.unwrap();
+            assert_eq!(store.used(&scope()).0, before);
+        }
+        assert!(!is_kept().await, "aged: {aged}");
+    }
+    let own = world.functions.wasm(&scope(), &entry.digest).await;
+    assert!(own.unwrap().is_some(), "what was deployed stays");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_two_delete_at_once_is_taken_off_once() {
+    let world = ran(RECORD, no_retries(), &["trap", "ok", "trap"]).await;
+    let [kept, deleted] = &world.failures()[..] else {
+        panic!("two entries")
+    };
+    let slow = Dying {
+        store: world.store.clone(),
+        left: AtomicUsize::new(usize::MAX),
+        after: false,
+        died: CancellationToken::new(),
+    };
+    let other = World::over(Arc::new(slow), RECORD, world.clock);
+    let store = other.failure_store();
+    store.open(FailureBounds::default()).unwrap();
+    let scope = scope();
+    let (first, second) = tokio::join!(
+        store.delete(&scope, &deleted.id),
+        store.delete(&scope, &deleted.id)
+    );
+    let second = [first, second].into_iter().filter_map(Result::err);
+    assert!(matches!(
+        &second.collect::<Vec<_>>()[..],
+        [FailuresError::NotFound(_)]
+    ));
+    assert_eq!(store.used(&scope).0, kept.bytes);
+    world.finish().await;
 }

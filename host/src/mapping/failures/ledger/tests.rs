@@ -19,9 +19,11 @@ fn room_ends_at_the_bound_and_narrows_at_half_of_it() {
     for (taken, asked, room) in [
         (0, 500, Room::Whole),
         (0, 501, Room::Records),
-        (0, 1001, Room::None),
+        (0, 1001, Room::Entry),
         (400, 101, Room::Records),
         (600, 0, Room::Records),
+        (1, 0, Room::Entry),
+        (123, 0, Room::Entry),
         (1, 0, Room::None),
     ] {
         ledger.take(&scope, "id", taken, NOW);
@@ -52,10 +54,25 @@ async fn what_was_never_committed_stops_counting_after_a_while() {
     store.commit(tx).await.expect("a commit");
     ledger.take(&scope, "lost", 100, NOW);
     ledger.take(&scope, "removed", 1000, NOW);
-    ledger.remove(&scope, "removed", 1000);
+    ledger.is_there("removed");
+    let gone = Kept {
+        entries: 1,
+        bytes: 1000,
+    };
+    ledger.forget(&scope, gone);
     for (seconds, used) in [(59, 107), (60, 7), (120, 7)] {
         let at = NOW.plus(Duration::from_secs(seconds));
         ledger.sweep(&store, at).await.expect("a sweep");
         assert_eq!(ledger.used(&scope).0, used, "after {seconds} s");
     }
+    assert_eq!(ledger.all().0[0].1.entries, 1);
+}
+
+#[test]
+fn entries_that_are_not_kept_are_told_of_once_a_minute() {
+    let ledger = Ledger::default();
+    let told: Vec<Option<u64>> = [0, 1, 59, 60, 61, 200]
+        .map(|s| ledger.dropped(NOW.plus(Duration::from_secs(s))))
+        .into();
+    assert_eq!(told, [Some(1), None, None, Some(3), None, Some(2)]);
 }
