@@ -1,5 +1,7 @@
 //! A running host, as a command sees it: the native API and Kinesis, over one HTTP client.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -20,7 +22,14 @@ pub(super) struct Client {
     http: Http<HttpConnector, Full<Bytes>>,
     endpoint: String,
     scope: Scope,
+    /// How long a whole answer may take; without end for what runs handlers or compiles them.
+    patience: Option<Duration>,
 }
+
+/// How long making a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long an answer may take that a host gives at once.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// Why there is no good answer.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +43,16 @@ pub(super) enum CallError {
         endpoint: String,
         /// What the system says.
         cause: String,
+    },
+    /// A connection, and no answer.
+    #[error(
+        "{endpoint} has not answered for {seconds} s: whether the request was done is not known"
+    )]
+    Silent {
+        /// Where.
+        endpoint: String,
+        /// How long.
+        seconds: f64,
     },
     /// The host refused.
     #[error("{message}")]
@@ -65,12 +84,17 @@ impl CallError {
             "ThrottlingException",
         ];
         match self {
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } | Self::Silent { .. } => true,
             Self::Refused { status, code, .. } => {
                 status.is_server_error() || THROTTLES.contains(&code.as_str())
             }
             Self::Foreign { .. } => false,
         }
+    }
+
+    /// Whether the host refused with this code of the native API.
+    pub(super) fn has_code(&self, wanted: &str) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == wanted)
     }
 
     /// Whether the host says that there is no such thing.
@@ -90,12 +114,30 @@ impl Client {
         }
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT));
         let http = Http::builder(TokioExecutor::new()).build(connector);
         Ok(Self {
             http,
             endpoint: endpoint.into(),
             scope,
+            patience: Some(ANSWER),
         })
+    }
+
+    /// The same for calls that take as long as a handler runs, or a module compiles.
+    pub(super) fn patient(&self) -> Self {
+        Self {
+            patience: None,
+            ..self.clone()
+        }
+    }
+
+    /// The same with answers that take no longer than this.
+    pub(super) fn answering_within(&self, patience: Duration) -> Self {
+        Self {
+            patience: Some(patience),
+            ..self.clone()
+        }
     }
 
     /// Reads from the native API.
@@ -192,6 +234,23 @@ impl Client {
     }
 
     async fn call(
+        &self,
+        request: Request<Full<Bytes>>,
+        path: &str,
+    ) -> Result<(StatusCode, Bytes), CallError> {
+        let Some(patience) = self.patience else {
+            return self.answer(request, path).await;
+        };
+        let answer = tokio::time::timeout(patience, self.answer(request, path));
+        answer.await.unwrap_or_else(|_| {
+            Err(CallError::Silent {
+                endpoint: self.endpoint.clone(),
+                seconds: patience.as_secs_f64(),
+            })
+        })
+    }
+
+    async fn answer(
         &self,
         mut request: Request<Full<Bytes>>,
         path: &str,
@@ -302,4 +361,53 @@ pub(super) fn escaped(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A host that gives these answers, one a connection, and then none. Its client, and what it
+    /// was asked: method and path.
+    pub(in crate::cli) async fn host(
+        answers: &'static [(u16, &'static str)],
+    ) -> (Client, tokio::task::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let asked = tokio::spawn(async move {
+            let mut asked = Vec::new();
+            for (status, body) in answers {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let mut head = Vec::new();
+                while !head.windows(4).any(|w| w == b"\r\n\r\n") {
+                    head.push(socket.read_u8().await.unwrap());
+                }
+                let line = String::from_utf8_lossy(&head);
+                let mut words = line.split(' ');
+                let (method, path) = (words.next().unwrap(), words.next().unwrap());
+                asked.push(format!("{method} {path}"));
+                let length = body.len();
+                let answer = format!(
+                    "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+                );
+                socket.write_all(answer.as_bytes()).await.unwrap();
+            }
+            asked
+        });
+        (Client::new(&endpoint, Scope::default()).unwrap(), asked)
+    }
+
+    #[tokio::test]
+    async fn a_host_that_does_not_answer_is_not_waited_for_without_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let client = Client::new(&endpoint, Scope::default()).unwrap();
+        let client = client.answering_within(Duration::from_millis(50));
+        let error = client.get("health").await.unwrap_err();
+        assert!(matches!(error, CallError::Silent { .. }), "{error:?}");
+        assert!(error.may_pass());
+    }
 }

@@ -131,7 +131,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             let settings = escaped(&settings.json().to_string());
             let path = format!("{}?settings={settings}", path(&name));
             let body = Some(("application/wasm", module.into()));
-            let answer = client.native(Method::PUT, &path, body).await?;
+            let answer = client.patient().native(Method::PUT, &path, body).await?;
             let text = format!("function {name} deployed, version {}", answer["version"]);
             print::done(connection.json, &answer, &text)
         }
@@ -178,8 +178,9 @@ fn describe(function: &Value) -> anyhow::Result<()> {
     ))?;
     for (name, value) in function["environment"].as_object().into_iter().flatten() {
         print::line(format!(
-            "{:<16} {name}={}",
+            "{:<16} {}={}",
             "environment",
+            print::plain(name),
             print::cell(value)
         ))?;
     }

@@ -37,7 +37,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         batch(&arguments.record, &arguments.key)
     };
     let path = format!("functions/{}/invoke", escaped(&arguments.function));
-    let answer = client.send(Method::POST, &path, &event).await?;
+    let answer = client.patient().send(Method::POST, &path, &event).await?;
     let failed = answer["outcome"] == "failed" || answer["outcome"] == "throttled";
     let code = if failed {
         ExitCode::FAILURE
@@ -62,6 +62,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     {
         eprintln!(
             "counter {name} {value:+}",
+            name = print::plain(name),
             value = value.as_i64().unwrap_or(0)
         );
     }

@@ -1,5 +1,6 @@
 //! How answers look: tables for people, JSON for scripts, data as text where it is text.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use comfy_table::{Table, presets};
@@ -52,9 +53,37 @@ pub(super) fn count(number: u64, thing: &str) -> String {
     format!("{number} {thing}{plural}")
 }
 
-/// A text of several lines on one.
+/// A text of several lines on one, safe for a terminal.
 pub(super) fn one_line(text: &str) -> String {
-    text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
+    let joined = text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    plain(&joined).into_owned()
+}
+
+/// A text that a terminal shows and does not obey: control characters other than line ends and
+/// tabs, and those that turn the direction of writing, stand escaped. Guests and producers write
+/// what they like.
+pub(super) fn plain(text: &str) -> Cow<'_, str> {
+    let is_bad = |c: char| match c {
+        '\n' | '\t' => false,
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
+        c => c.is_control(),
+    };
+    if !text.contains(is_bad) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match is_bad(c) {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    out.into()
+}
+
+/// A text as part of a line that nothing in it ends.
+pub(super) fn in_line(text: &str) -> String {
+    plain(text).replace('\n', "\\n").replace('\t', "\\t")
 }
 
 /// Whether the command ends because nobody reads its output any more.
@@ -63,12 +92,12 @@ pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     io.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// A JSON value in a cell: texts without quotes, nothing for null.
+/// A JSON value in a cell: texts without quotes, nothing for null; safe for a terminal.
 pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+        Value::String(text) => plain(text).into_owned(),
+        other => plain(&other.to_string()).into_owned(),
     }
 }
 
@@ -132,8 +161,10 @@ pub(super) fn data(data: &[u8], limit: usize) -> String {
         .rev()
         .find(|at| text.is_char_boundary(*at));
     let shown = &text[..end.unwrap_or(0)];
-    match data.len() - shown.len() {
-        0 => shown.to_owned(),
+    let rest = data.len() - shown.len();
+    let shown = plain(shown);
+    match rest {
+        0 => shown.into_owned(),
         rest => format!("{shown}… ({rest} bytes more)"),
     }
 }
@@ -154,5 +185,20 @@ mod tests {
         ] {
             assert_eq!(data(bytes, limit), want);
         }
+    }
+
+    #[test]
+    fn no_text_of_a_guest_or_a_producer_commands_the_terminal() {
+        let evil = "a\u{1b}[2J\u{9b}31m\r\u{202e}b\u{7}\u{7f}";
+        let shown = "a\\u{1b}[2J\\u{9b}31m\\r\\u{202e}b\\u{7}\\u{7f}";
+        assert_eq!(cell(&Value::from(evil)), shown);
+        assert_eq!(one_line(&format!(" {evil}\n c")), format!("{shown} c"));
+        assert_eq!(frame(&serde_json::json!({ "function": evil })), shown);
+        assert_eq!(data("\u{202e}x\r".as_bytes(), 100), "\\u{202e}x\\r");
+        assert_eq!(
+            cell(&Value::from("two\nlines\tas they are")),
+            "two\nlines\tas they are"
+        );
+        assert_eq!(in_line("a\n2026-11-23 forged"), "a\\n2026-11-23 forged");
     }
 }

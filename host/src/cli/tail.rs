@@ -181,7 +181,7 @@ fn show(shard: &str, record: &Value, as_json: bool) -> anyhow::Result<()> {
         .as_f64()
         .unwrap_or_default();
     let arrival = UnixMillis((seconds * 1000.0).round() as u64);
-    let key = print::cell(&record["PartitionKey"]);
+    let key = &record["PartitionKey"];
     if as_json {
         let mut line = json!({
             "shard": shard,
@@ -201,7 +201,9 @@ fn show(shard: &str, record: &Value, as_json: bool) -> anyhow::Result<()> {
     }
     let number = shard.trim_start_matches("shardId-").trim_start_matches('0');
     let number = if number.is_empty() { "0" } else { number };
-    let data = print::data(&data, SHOWN_BYTES);
+    let key = print::in_line(&print::cell(key));
+    // A record is a line, whatever its producer wrote.
+    let data = print::in_line(&print::data(&data, SHOWN_BYTES));
     print::line(format!(
         "{}  {number}  {key}  {data}",
         timestamp::format(arrival)

@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &Arguments, sandbox: NewSandbox) -> anyhow::Result<
                     .run(Arc::clone(&sandbox))
                     .context("start a runtime")?;
                 if !arguments.json {
-                    print::text(report.text())?;
+                    print::text(print::plain(&report.text()))?;
                 }
                 (report.passed(), report.json())
             }

@@ -23,6 +23,8 @@ use crate::clock::Clock;
 
 /// Between two refreshes.
 const REFRESH: Duration = Duration::from_secs(1);
+/// How long an answer is waited for before it is asked for again.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at the keyboard.
 const KEYS: Duration = Duration::from_millis(50);
 /// The width of what is printed where there is no terminal.
@@ -41,7 +43,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let client = arguments.connection.client()?;
+    let client = arguments.connection.client()?.answering_within(PATIENCE);
     let mut top = Top::new(&arguments.connection.endpoint);
     let clock = Clock::system();
     if arguments.once || arguments.connection.json {
@@ -122,6 +124,7 @@ async fn look(
                     next = Instant::now() + REFRESH;
                     fetching = Some(Box::pin(client.get("mappings")));
                 }
+                changed |= top.tick(clock.now().0);
             }
             answer = fetched(&mut fetching) => {
                 fetching = None;

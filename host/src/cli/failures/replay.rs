@@ -40,7 +40,7 @@ pub(super) async fn run(
         None => None,
     };
     let path = format!("failures/{}/replay", escaped(&arguments.id));
-    let answer = client.native(Method::POST, &path, body).await?;
+    let answer = client.patient().native(Method::POST, &path, body).await?;
     let good = match answer["same"].as_bool() {
         Some(same) => same,
         None => answer["replayed"]["outcome"] == "ok",
@@ -61,7 +61,7 @@ fn told(answer: &Value) -> anyhow::Result<()> {
     let (entry, run) = (&answer["failure"], &answer["replayed"]);
     let recorded = &answer["recorded"];
     let replay = &entry["replay"];
-    let stderr = |text: &Value| match text.as_str().unwrap_or_default().trim() {
+    let stderr = |text: &Value| match print::cell(text).trim() {
         "" => "none".to_owned(),
         text => text.to_owned(),
     };
@@ -127,7 +127,7 @@ fn effects(effects: &Value) -> anyhow::Result<()> {
     let mut table = print::table(&["effect", "name", "value"]);
     for (name, value) in effects["counters"].as_object().into_iter().flatten() {
         let value = format!("{:+}", value.as_i64().unwrap_or(0));
-        table.add_row(["counter", name, &value]);
+        table.add_row(["counter", &print::plain(name), &value]);
     }
     for write in effects["state"].as_array().into_iter().flatten() {
         let name = format!(

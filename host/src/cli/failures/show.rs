@@ -123,9 +123,11 @@ fn report(entry: &Value) -> anyhow::Result<()> {
         field("inexact", print::cell(&replay["inexact"]))?;
     }
     let redriven = print::time(&entry["redriven"]);
-    match entry["redriven_to"].as_str() {
-        Some(stream) => field("redriven", format!("{redriven} to stream {stream}"))?,
-        None => field("redriven", redriven)?,
+    match text("redriven_to") {
+        stream if !stream.is_empty() => {
+            field("redriven", format!("{redriven} to stream {stream}"))?
+        }
+        _ => field("redriven", redriven)?,
     }
     let imported = &entry["imported"];
     if !imported.is_null() {

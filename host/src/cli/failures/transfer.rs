@@ -33,7 +33,7 @@ pub(super) async fn export(client: &Client, arguments: Export, json: bool) -> an
         with_module,
     } = arguments;
     let path = format!("failures/{}/export?module={with_module}", escaped(&id));
-    let bytes = client.bytes(&path).await?;
+    let bytes = client.patient().bytes(&path).await?;
     std::fs::write(&file, &bytes).with_context(|| format!("write {}", file.display()))?;
     let answer = json!({ "file": file.display().to_string(), "bytes": bytes.len() });
     let size = print::size(bytes.len() as u64);
@@ -48,7 +48,10 @@ pub(super) async fn import(client: &Client, arguments: Import, json: bool) -> an
     let file = arguments.file;
     let bytes = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
     let body = Some(("application/octet-stream", bytes.into()));
-    let answer = client.native(Method::POST, "failures", body).await?;
+    let answer = client
+        .patient()
+        .native(Method::POST, "failures", body)
+        .await?;
     let text = format!("imported as failure {}", print::cell(&answer["id"]));
     print::done(json, &answer, &text)
 }

@@ -49,6 +49,7 @@ pub(super) async fn run(client: &Client, arguments: Arguments, json: bool) -> an
     }
     body["limit"] = limit.into();
     let path = format!("mappings/{}/dry-run", escaped(&name));
+    let client = client.patient();
     let mut page = client.send(Method::POST, &path, &body).await?;
     let bar = bar(page["total"].as_u64().unwrap_or(0));
     while page["done"] != true {

@@ -64,11 +64,13 @@ fn draw_on(buffer: &mut Buffer, area: Rect, top: &Top, live: bool) {
     let shown = top.shown();
     let mappings = shown.iter().filter(|r| r.shard.is_none());
     let title = format!(
-        "{}  {}  by {}{}",
+        "{}  {}  by {}{}{}",
         top.endpoint,
         print::count(mappings.count() as u64, "mapping"),
         top.order.word(),
         if top.paused { "  paused" } else { "" },
+        top.stale_seconds
+            .map_or_else(String::new, |s| format!("  {s} s old")),
     );
     put(buffer, area, 0, &title, Style::new());
     let heading = Style::new().add_modifier(Modifier::BOLD);

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::cli::print;
+
 /// Rates that are kept of each mapping, one a refresh.
 const HISTORY: usize = 60;
 
@@ -77,6 +79,8 @@ pub(super) struct Top {
     before: BTreeMap<Name, Counts>,
     history: BTreeMap<Name, VecDeque<f64>>,
     before_ms: Option<u64>,
+    /// Age of what is shown, seconds, when it is older than it should be.
+    pub(super) stale_seconds: Option<u64>,
     expanded: BTreeSet<String>,
     selected: usize,
     pub(super) order: Order,
@@ -144,7 +148,18 @@ impl Top {
         }
         self.history.retain(|name, _| before.contains_key(name));
         (self.before, self.before_ms, self.trouble) = (before, Some(now_ms), None);
+        self.stale_seconds = None;
         self.select(selected);
+    }
+
+    /// Time has passed. `true`: what is shown is old, and its age has changed.
+    #[must_use]
+    pub(super) fn tick(&mut self, now_ms: u64) -> bool {
+        /// From this age on the table says how old it is: refreshes come every second.
+        const STALE_MS: u64 = 3_000;
+        let age = self.before_ms.map(|at| now_ms.saturating_sub(at));
+        let stale = age.filter(|age| *age >= STALE_MS).map(|age| age / 1000);
+        std::mem::replace(&mut self.stale_seconds, stale) != stale
     }
 
     fn rates(&self, name: &Name, counts: Counts, seconds: Option<f64>) -> [f64; COUNTERS.len()] {
@@ -297,5 +312,5 @@ fn number(of: &Value, key: &str) -> u64 {
 }
 
 fn text(of: &Value, key: &str) -> String {
-    of[key].as_str().unwrap_or_default().to_owned()
+    print::cell(&of[key])
 }

@@ -132,3 +132,24 @@ fn rates_begin_anew_with_the_host() {
     assert!(top.shown().is_empty());
     assert!(top.obey(Command::Expand) && top.obey(Command::Down));
 }
+
+#[test]
+fn a_table_that_is_not_refreshed_says_how_old_it_is() {
+    let mut top = after(1);
+    let title = |top: &Top| text(top, 80).lines().next().unwrap().to_owned();
+    assert!(!top.tick(1_001_000 + 2_999), "one refresh may be late");
+    assert!(!title(&top).contains("old"));
+    assert!(top.tick(1_001_000 + 3_500));
+    assert!(!top.tick(1_001_000 + 3_900), "in whole seconds");
+    assert!(title(&top).ends_with("  3 s old"), "{}", title(&top));
+    top.update(&answer(2), 1_010_000);
+    assert!(!title(&top).contains("old"));
+}
+
+#[test]
+fn names_and_errors_do_not_command_the_terminal() {
+    let mut top = Top::new("");
+    let answer = json!({ "mappings": [{ "name": "a\u{1b}[2Jb", "shards": [] }] });
+    top.update(&answer, 1);
+    assert!(text(&top, 80).contains("a\\u{1b}[2"), "{}", text(&top, 80));
+}
