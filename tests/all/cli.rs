@@ -356,6 +356,19 @@ async fn a_function_is_deployed_invoked_mapped_and_paused_by_hand() {
         "--batch-size",
         "10",
     ]);
+    let again = [
+        "mappings",
+        "create",
+        "m",
+        "--stream",
+        "s",
+        "--function",
+        "f",
+    ];
+    let (refused, _) = error(&host.cli(&again).output().unwrap());
+    assert!(refused.contains("\"m\" exists"), "{refused}");
+    assert!(refused.contains("mappings update NAME --set"), "{refused}");
+    assert_eq!(host.mapping("m")["policy"]["batch_size"], 10);
     stdout(&fed(
         host.cli(&["put", "s", "--key", "k"]),
         "ok\nok\npanic\nok\n",

@@ -128,8 +128,8 @@ async fn a_destination_that_is_away_holds_up_no_record_and_is_told_after_a_resta
 async fn a_destination_is_changed_and_removed_by_hand_and_a_missing_queue_is_refused() {
     let host = Host::with(&[], Some(&manifest(QUEUE)));
     let put = |destination: &str| {
-        let mut arguments = vec!["mappings", "create", "m", "--stream", "in"];
-        arguments.extend(["--function", "f", "--on-failure", destination]);
+        let setting = format!("on_failure={destination}");
+        let arguments = ["mappings", "update", "m", "--set", &setting];
         host.cli(&arguments).output().unwrap()
     };
     assert_eq!(host.mapping("m")["on_failure"], QUEUE);

@@ -5,7 +5,7 @@
 //! | `health`, `metrics`, `streams[/NAME]` | shows | | | |
 //! | `functions[/NAME]` | shows | deploys: wasm as body, `?settings=` | | deletes |
 //! | `functions/NAME/invoke` | | | runs it on the body | |
-//! | `mappings[/NAME]` | shows | makes or changes | | deletes |
+//! | `mappings[/NAME]` | shows | makes or changes; with `?create=true` only makes | | deletes |
 //! | `mappings/NAME/pause`, `…/resume`, `…/unpark`, `…/rewind` | | | does so | |
 //! | `mappings/NAME/dry-run`, then `mappings/NAME/dry-run/ID` until it is done | | | tries filters or a module | |
 //! | `mappings/NAME/parked` | shows the parked keys | | | |

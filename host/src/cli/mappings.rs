@@ -26,7 +26,8 @@ enum Command {
         /// Its name or UUID
         name: String,
     },
-    /// Make a mapping; it retries as one in the manifest does
+    /// Make a mapping with the manifest's defaults. Unlike one of the manifest, it does not stand
+    /// still when the failure store is full: what it gives up then leaves only the reason
     Create {
         /// Its name
         name: String,
@@ -150,7 +151,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             body.extend(batch_size.map(|n| ("batch_size".into(), n.into())));
             body.extend(starting_position.map(|p| ("starting_position".into(), p.into())));
             body.extend(on_failure.map(|d| ("on_failure".into(), d.into())));
-            let answer = client.send(Method::PUT, &path(&name), &body.into()).await?;
+            let path = format!("{}?create=true", path(&name));
+            let answer = client.send(Method::PUT, &path, &body.into()).await?;
             print::done(json, &answer, &format!("mapping {name} created"))
         }
         Command::Update { name, settings } => {
@@ -360,6 +362,7 @@ fn describe(mapping: &Value) -> anyhow::Result<()> {
         "retried",
         "split",
         "given_up",
+        "failures_dropped",
         "parked",
         "expired",
         "invocations",

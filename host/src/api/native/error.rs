@@ -167,8 +167,9 @@ impl From<MappingError> for Error {
             }
             MappingError::NoStream(_) | MappingError::NoFunction(_) => Self::not_found(error),
             MappingError::NotParked(_) => Self::not_found(error),
-            MappingError::Exists(_)
-            | MappingError::Deleting(_)
+            MappingError::Exists(_) => Self::conflict(error)
+                .hint("`shardmill mappings update NAME --set KEY=VALUE` changes one"),
+            MappingError::Deleting(_)
             | MappingError::Deaggregate(_)
             | MappingError::Parked { .. } => Self::conflict(error),
             MappingError::Policy(_) | MappingError::NoSuchPlace(_) => Self::bad_request(error),

@@ -32,7 +32,7 @@ pub(super) async fn get(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
     shown(call, mapping).await
 }
 
-/// Makes a mapping, or changes what the body names of it.
+/// Makes a mapping, or changes what the body names of it; with `create`, only makes one.
 pub(super) async fn put(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
     let table: MappingTable = call.json()?;
     if table.names_itself() {
@@ -42,6 +42,9 @@ pub(super) async fn put(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
         );
     }
     let mapping = match call.workloads()?.mappings.get(&call.scope, name) {
+        Ok(before) if call.flag("create")? => {
+            return Err(MappingError::Exists(before.name).into());
+        }
         Ok(before) => update(call, before, table).await?,
         Err(MappingError::NotFound(_)) => create(call, name, table).await?,
         Err(error) => return Err(error.into()),
