@@ -290,7 +290,7 @@ async fn some_are_listed_redriven_and_deleted_as_asked() {
         "2 failures deleted\n"
     );
     assert_eq!(
-        stdout(&run(&["failures", "delete", "--all"])),
+        stdout(&run(&["failures", "delete", "--all", "--yes"])),
         "3 failures deleted\n"
     );
     assert_eq!(
@@ -316,7 +316,10 @@ async fn a_full_failure_store_pauses_the_shard_and_says_what_to_do() {
     assert!(reason.contains("the failure store is full"), "{reason}");
     assert_eq!(host.failures().len(), 1);
     let run = |arguments: &[&str]| stdout(&host.cli(arguments).output().unwrap());
-    assert_eq!(run(&["failures", "delete", "--all"]), "1 failure deleted\n");
+    let unasked = host.cli(&["failures", "delete", "--all"]).output().unwrap();
+    assert!(stderr(&unasked).contains("1 failure not redriven: say --yes"));
+    let deleted = run(&["failures", "delete", "--all", "--yes"]);
+    assert_eq!(deleted, "1 failure deleted\n");
     run(&["mappings", "resume", "m"]);
     host.drained("m").await;
     assert_eq!(host.failures().len(), 1);

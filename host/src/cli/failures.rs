@@ -1,5 +1,6 @@
 //! `shardmill failures`: what was given up, why, and a second chance. One file per command.
 
+mod delete;
 mod filter;
 mod list;
 mod redrive;
@@ -32,7 +33,7 @@ enum Command {
     /// Run the records of entries through their function as it is now; what succeeds is marked
     Redrive(redrive::Arguments),
     /// Delete entries with their records
-    Delete(redrive::Delete),
+    Delete(delete::Arguments),
     /// Write an entry to a file, for a bug report
     Export(transfer::Export),
     /// Add the entry in an exported file, to show and to replay
@@ -51,7 +52,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Show(arguments) => show::run(&client, arguments, json).await?,
         Command::Replay(arguments) => return replay::run(&client, arguments, json).await,
         Command::Redrive(arguments) => return redrive::run(&client, arguments, json).await,
-        Command::Delete(arguments) => return redrive::delete(&client, arguments, json).await,
+        Command::Delete(arguments) => return delete::run(&client, arguments, json).await,
         Command::Export(arguments) => transfer::export(&client, arguments, json).await?,
         Command::Import(arguments) => transfer::import(&client, arguments, json).await?,
     }

@@ -130,23 +130,34 @@ pub(super) async fn find(
     }
 }
 
-/// The ids of all entries, the oldest first.
-pub(super) async fn ids(
+/// An entry as a command on several needs it.
+pub(super) struct Chosen {
+    pub(super) id: String,
+    /// Whether it was redriven.
+    pub(super) redriven: bool,
+}
+
+/// All entries, the oldest first.
+pub(super) async fn all(
     client: &Client,
     filter: &Filter,
     more: &str,
     redriven: Redriven,
-) -> anyhow::Result<Vec<String>> {
-    let mut ids = Vec::new();
+) -> anyhow::Result<Vec<Chosen>> {
+    let mut all = Vec::new();
     let mut before = None;
     loop {
         let found = find(client, filter, more, (redriven, before, PAGE)).await?;
-        let newest_first = found.entries.iter().filter_map(|e| e["id"].as_str());
-        ids.extend(newest_first.map(str::to_owned));
+        all.extend(found.entries.iter().filter_map(|entry| {
+            Some(Chosen {
+                id: entry["id"].as_str()?.to_owned(),
+                redriven: !entry["redriven"].is_null(),
+            })
+        }));
         before = found.before;
         if before.is_none() {
-            ids.reverse();
-            return Ok(ids);
+            all.reverse();
+            return Ok(all);
         }
     }
 }

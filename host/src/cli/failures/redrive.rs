@@ -1,17 +1,17 @@
-//! `shardmill failures redrive` and `delete`: one entry, or some, or all, the oldest first.
+//! `shardmill failures redrive`: one entry, or some, or all, the oldest first.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use hyper::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 
-use super::filter::{Filter, Redriven, ids};
-use crate::cli::client::{Client, escaped};
+use super::filter::{Chosen, Filter, Redriven, all};
+use crate::cli::client::{CallError, Client, escaped};
 use crate::cli::print;
 
 #[derive(Debug, clap::Args)]
@@ -36,28 +36,20 @@ pub(super) struct Arguments {
     keep_going: bool,
 }
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Delete {
-    /// The entry, or the beginning of its id if there is only one such
-    #[arg(conflicts_with = "all")]
-    id: Option<String>,
-    /// Every entry
-    #[arg(long)]
-    all: bool,
-    #[command(flatten)]
-    filter: Filter,
-    /// Also entries that were redriven, or only them
-    #[arg(long, default_value = "no", default_missing_value = "also", num_args = 0..=1, require_equals = true)]
-    redriven: Redriven,
-}
-
 /// What was done so far.
 #[derive(Default)]
 struct Sum {
     done: usize,
     records: u64,
     failed: usize,
+    /// Redriven or deleted by somebody else meanwhile.
+    skipped: usize,
 }
+
+/// How often an entry is tried that the host has no room for: for about a minute.
+const THROTTLE_TRIES: u32 = 16;
+/// The first wait, which doubles, and the longest.
+const THROTTLE_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 pub(super) async fn run(
     client: &Client,
@@ -72,14 +64,9 @@ pub(super) async fn run(
         rate,
         keep_going,
     } = arguments;
-    let chosen = Chosen {
-        id,
-        all,
-        filter,
-        more: "&can_redrive=true",
-        redriven: Redriven::No,
-    };
-    let ids = chosen.ids(client).await?;
+    let wanted = Wanted { id, all, filter };
+    let chosen = wanted.find(client, "&can_redrive=true", Redriven::No);
+    let ids: Vec<String> = chosen.await?.into_iter().map(|found| found.id).collect();
     let bar = bar(ids.len());
     let mut ticks = rate.map(|rate| {
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
@@ -92,40 +79,49 @@ pub(super) async fn run(
             ticks.tick().await;
         }
         let path = format!("failures/{}/redrive?to_stream={to_stream}", escaped(id));
-        let told = match client.native(Method::POST, &path, None).await {
+        let answer = match redrive(client, &path).await {
             Ok(answer) => answer,
             // One is asked for by its name: what is wrong with it is all there is to say.
             Err(error) if ids.len() == 1 => return Err(error.into()),
-            Err(error) => json!({ "outcome": "failed", "cause": error.to_string() }),
+            Err(error) if error.has_code("redriven") || error.is_not_found() => {
+                sum.skipped += 1;
+                bar.inc(1);
+                continue;
+            }
+            Err(error @ CallError::Refused { .. }) if !error.has_code("throttled") => {
+                json!({ "outcome": "failed", "cause": error.to_string() })
+            }
+            Err(error) => {
+                bar.finish_and_clear();
+                return Err(error).with_context(|| told(&sum, ids.len()));
+            }
         };
-        let done = told["outcome"] == "done";
+        let done = answer["outcome"] == "done";
         if done {
             sum.done += 1;
-            sum.records += told["records"].as_u64().unwrap_or(0);
+            sum.records += answer["records"].as_u64().unwrap_or(0);
         } else {
             sum.failed += 1;
         }
-        say(&bar, id, told, (json, &mut answers))?;
+        say(&bar, id, answer, (json, &mut answers))?;
         bar.inc(1);
         if !done && !keep_going {
             break;
         }
     }
     bar.finish_and_clear();
-    let left = ids.len() - sum.done - sum.failed;
+    let left = ids.len() - sum.done - sum.failed - sum.skipped;
     if json {
         print::line(json!({
             "redriven": answers, "done": sum.done, "records": sum.records,
-            "failed": sum.failed, "left": left,
+            "failed": sum.failed, "skipped": sum.skipped, "left": left,
         }))?;
     } else if ids.is_empty() {
         print::line("no failures to redrive")?;
     } else if ids.len() > 1 {
-        let (done, records) = (sum.done as u64, print::count(sum.records, "record"));
-        let mut text = format!("{} redriven ({records})", print::count(done, "failure"));
-        text += &format!(", {} failed again", sum.failed);
+        let mut text = told(&sum, ids.len());
         if left > 0 {
-            text += &format!(", {left} left: --keep-going goes on after one that fails again");
+            text += ": --keep-going goes on after one that fails again";
         }
         print::line(text)?;
     }
@@ -133,6 +129,35 @@ pub(super) async fn run(
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
+}
+
+/// Redrives an entry; waits while the host has no room for it.
+async fn redrive(client: &Client, path: &str) -> Result<Value, CallError> {
+    let client = client.patient();
+    let (mut wait, longest) = THROTTLE_WAITS;
+    for _ in 1..THROTTLE_TRIES {
+        match client.native(Method::POST, path, None).await {
+            Err(error) if error.has_code("throttled") => tokio::time::sleep(wait).await,
+            answer => return answer,
+        }
+        wait = longest.min(wait * 2);
+    }
+    client.native(Method::POST, path, None).await
+}
+
+/// What came of several entries.
+fn told(sum: &Sum, all: usize) -> String {
+    let records = print::count(sum.records, "record");
+    let done = print::count(sum.done as u64, "failure");
+    let mut text = format!("{done} redriven ({records}), {} failed again", sum.failed);
+    if sum.skipped > 0 {
+        text += &format!(", {} redriven or deleted meanwhile", sum.skipped);
+    }
+    match all - sum.done - sum.failed - sum.skipped {
+        0 => {}
+        left => text += &format!(", {left} left"),
+    }
+    text
 }
 
 /// Says what came of an entry.
@@ -156,65 +181,78 @@ fn say(
     bar.suspend(|| print::line(text))
 }
 
-pub(super) async fn delete(
-    client: &Client,
-    arguments: Delete,
-    json: bool,
-) -> anyhow::Result<ExitCode> {
-    let Delete {
-        id,
-        all,
-        filter,
-        redriven,
-    } = arguments;
-    let chosen = Chosen {
-        id,
-        all,
-        filter,
-        more: "",
-        redriven,
-    };
-    let ids = chosen.ids(client).await?;
-    let bar = bar(ids.len());
-    for id in &ids {
-        let path = format!("failures/{}", escaped(id));
-        client.native(Method::DELETE, &path, None).await?;
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    let text = format!("{} deleted", print::count(ids.len() as u64, "failure"));
-    print::done(json, &json!({ "deleted": ids }), &text)?;
-    Ok(ExitCode::SUCCESS)
-}
-
 /// The entries that a command is for.
-struct Chosen {
-    id: Option<String>,
-    all: bool,
-    filter: Filter,
-    more: &'static str,
-    redriven: Redriven,
+pub(super) struct Wanted {
+    pub(super) id: Option<String>,
+    /// Whether it was said that all are meant.
+    pub(super) all: bool,
+    pub(super) filter: Filter,
 }
 
-impl Chosen {
-    async fn ids(self, client: &Client) -> anyhow::Result<Vec<String>> {
+impl Wanted {
+    /// Looks for them, the oldest first. One that is named by its id is not looked at.
+    pub(super) async fn find(
+        self,
+        client: &Client,
+        more: &str,
+        redriven: Redriven,
+    ) -> anyhow::Result<Vec<Chosen>> {
         match (self.id, self.filter.is_empty()) {
-            (Some(id), true) => Ok(vec![id]),
+            (Some(id), true) => Ok(vec![Chosen { id, redriven: true }]),
             (Some(_), false) => bail!("an id and filters: give one or the others"),
-            (None, true) if !self.all && self.redriven == Redriven::No => {
+            (None, true) if !self.all => {
                 bail!("which failures? give an id, filters as --mapping NAME, or --all")
             }
-            (None, _) => ids(client, &self.filter, self.more, self.redriven).await,
+            (None, _) => all(client, &self.filter, more, redriven).await,
         }
     }
 }
 
 /// A progress bar on the terminal, for several entries.
-fn bar(len: usize) -> ProgressBar {
+pub(super) fn bar(len: usize) -> ProgressBar {
     if len < 2 || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} failures, {eta} left");
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(len as u64).with_style(style)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::client::tests::host;
+
+    const THROTTLED: &str = r#"{"error": {"code": "throttled", "message": "no room"}}"#;
+    const REDRIVEN: &str = r#"{"error": {"code": "redriven", "message": "it was"}}"#;
+    const DONE: &str = r#"{"outcome": "done", "records": 1}"#;
+
+    fn everything() -> Arguments {
+        Arguments {
+            id: None,
+            all: true,
+            filter: Filter::default(),
+            to_stream: false,
+            rate: None,
+            keep_going: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_throttle_is_waited_for_and_what_others_redrove_is_passed_over() {
+        let (client, asked) = host(&[
+            (200, r#"{"failures": [{"id": "b"}, {"id": "a"}]}"#),
+            (409, REDRIVEN),
+            (503, THROTTLED),
+            (503, THROTTLED),
+            (200, DONE),
+        ])
+        .await;
+        let code = run(&client, everything(), true).await.unwrap();
+        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::SUCCESS));
+        let asked = asked.await.unwrap();
+        let redriven = |id: &str| format!("POST /_shardmill/failures/{id}/redrive?to_stream=false");
+        assert_eq!(asked[1], redriven("a"));
+        assert_eq!(asked[2..], [redriven("b"), redriven("b"), redriven("b")]);
+    }
 }
