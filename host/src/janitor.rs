@@ -57,6 +57,7 @@ async fn round(host: &Services) -> Result<(), Error> {
     if let Some(workloads) = &host.workloads {
         workloads.mappings.delivery().queues().tidy().await?;
         workloads.failures.sweep().await?;
+        workloads.mappings.sweep_dry_runs();
     }
     Ok(())
 }

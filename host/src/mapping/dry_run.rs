@@ -36,8 +36,10 @@ pub const DEFAULT_DRY_RUN_RECORDS: u64 = 10_000;
 /// Records that a dry run takes at the most.
 pub const MAX_DRY_RUN_RECORDS: u64 = 1_000_000;
 
-/// Dry runs at a time, over all mappings.
+/// Dry runs at a time, over all accounts: each may hold 512 MiB of state.
 const MAX_AT_A_TIME: usize = 4;
+/// Dry runs of one account at a time: others come to it, too.
+const MAX_OF_AN_ACCOUNT: usize = 2;
 /// A dry run that nobody has asked for so long is forgotten.
 const IDLE: Duration = Duration::from_secs(60);
 /// How long one call works before it answers.
@@ -101,7 +103,10 @@ pub enum DryRunError {
     #[error("mapping {0:?} has a tumbling window: a module cannot be tried on it")]
     Window(String),
     /// Others are at it.
-    #[error("{MAX_AT_A_TIME} dry runs are going on: wait until one has ended")]
+    #[error(
+        "{MAX_AT_A_TIME} dry runs are going on, or {MAX_OF_AN_ACCOUNT} of this account: wait \
+         until one has ended"
+    )]
     TooMany,
     /// It ended, or nobody asked for a minute.
     #[error("dry run {0:?} is not going on: begin a new one")]
@@ -129,7 +134,34 @@ pub(super) struct DryRuns {
 struct Held {
     scope: Scope,
     used: UnixMillis,
-    run: Arc<tokio::sync::Mutex<DryRun>>,
+    /// `None` while it is being begun.
+    run: Option<Arc<tokio::sync::Mutex<DryRun>>>,
+}
+
+/// A place among the dry runs, given back unless it is filled.
+struct Slot<'a> {
+    runs: &'a DryRuns,
+    id: String,
+}
+
+impl Slot<'_> {
+    fn fill(self, run: DryRun, now: UnixMillis) -> String {
+        let id = self.id.clone();
+        if let Some(held) = self.runs.held().get_mut(&id) {
+            held.used = now;
+            held.run = Some(Arc::new(tokio::sync::Mutex::new(run)));
+        }
+        id
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        let mut held = self.runs.held();
+        if held.get(&self.id).is_some_and(|held| held.run.is_none()) {
+            held.remove(&self.id);
+        }
+    }
 }
 
 impl DryRuns {
@@ -137,20 +169,32 @@ impl DryRuns {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hold(&self, scope: &Scope, run: DryRun, now: UnixMillis) -> Result<String, DryRunError> {
+    /// Takes a place for a dry run that is about to be begun, which costs something, too.
+    fn reserve(&self, scope: &Scope, now: UnixMillis) -> Result<Slot<'_>, DryRunError> {
+        self.sweep(now);
         let mut held = self.held();
-        held.retain(|_, h| now.since(h.used) < IDLE || h.run.try_lock().is_err());
-        if held.len() >= MAX_AT_A_TIME {
+        let of_account = held.values().filter(|h| h.scope.tenant == scope.tenant);
+        if held.len() >= MAX_AT_A_TIME || of_account.count() >= MAX_OF_AN_ACCOUNT {
             return Err(DryRunError::TooMany);
         }
         let id = Uuid::new_v4().to_string();
         let entry = Held {
             scope: scope.clone(),
             used: now,
-            run: Arc::new(tokio::sync::Mutex::new(run)),
+            run: None,
         };
         held.insert(id.clone(), entry);
-        Ok(id)
+        Ok(Slot { runs: self, id })
+    }
+
+    /// Forgets those that nobody has asked for in a minute.
+    fn sweep(&self, now: UnixMillis) {
+        let at_work = |held: &Held| match &held.run {
+            None => true,
+            Some(run) => run.try_lock().is_err(),
+        };
+        self.held()
+            .retain(|_, held| now.since(held.used) < IDLE || at_work(held));
     }
 
     fn find(
@@ -162,7 +206,7 @@ impl DryRuns {
         let mut held = self.held();
         let found = held.get_mut(id).filter(|h| h.scope == *scope)?;
         found.used = now;
-        Some(Arc::clone(&found.run))
+        found.run.clone()
     }
 }
 
@@ -199,10 +243,16 @@ impl Mappings {
         name: &str,
         request: DryRunRequest,
     ) -> Result<DryRunPage, DryRunError> {
+        let now = || self.inner.clock.now();
+        let slot = self.inner.dry_runs.reserve(scope, now())?;
         let run = self.inner.begin_dry_run(scope, name, request).await?;
-        let now = self.inner.clock.now();
-        let id = self.inner.dry_runs.hold(scope, run, now)?;
+        let id = slot.fill(run, now());
         self.dry_run_on(scope, &id).await
+    }
+
+    /// Forgets dry runs that nobody has asked for in a minute, and frees what they hold.
+    pub fn sweep_dry_runs(&self) {
+        self.inner.dry_runs.sweep(self.inner.clock.now());
     }
 
     /// Goes on with a dry run for about a second.

@@ -9,8 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use shardmill_core::effects::{Effects, Emit};
+use shardmill_core::effects::{CounterAdd, Effects, Emit, StateWrite};
 use shardmill_core::event::EventSource;
+use shardmill_core::limits::{COUNTER_OVERFLOW_NAME, MAX_COUNTER_NAMES};
 use shardmill_core::mapping::{Attempted, Judgement, Position, after, judge};
 use shardmill_core::outcome::Outcome;
 use shardmill_core::sandbox::{Input, Invocation, StateView};
@@ -55,6 +56,29 @@ type StateKey = (Box<str>, Box<str>);
 pub(super) struct Overlay {
     pub(super) values: HashMap<StateKey, Option<Bytes>>,
     bytes: usize,
+}
+
+impl Overlay {
+    fn write(&mut self, write: StateWrite) {
+        let StateWrite { key, name, value } = write;
+        let names = key.len() + name.len();
+        let size = |value: &Option<Bytes>| names + value.as_ref().map_or(0, Bytes::len);
+        self.bytes += size(&value);
+        if let Some(before) = self.values.insert((key, name), value) {
+            self.bytes -= size(&before);
+        }
+    }
+}
+
+/// Adds to a counter as the store does: names beyond its bound share one.
+fn add_to(counters: &mut BTreeMap<Box<str>, i64>, add: CounterAdd) {
+    let known = counters.contains_key(&add.name) || counters.len() < MAX_COUNTER_NAMES;
+    let name = match known {
+        true => add.name,
+        false => COUNTER_OVERFLOW_NAME.into(),
+    };
+    let sum = counters.entry(name).or_default();
+    *sum = sum.wrapping_add(add.amount);
 }
 
 /// What became of the records.
@@ -266,8 +290,7 @@ impl Version {
     /// Takes over what the mapping would have committed.
     fn keep(&mut self, effects: Effects, result: &mut Tried) -> Result<(), DryRunError> {
         for (_, add) in effects.counters {
-            let sum = self.counters.entry(add.name).or_default();
-            *sum = sum.wrapping_add(add.amount);
+            add_to(&mut self.counters, add);
         }
         self.report.state_writes += effects.state.len() as u64;
         self.report.emits += effects.emits.len() as u64;
@@ -276,11 +299,7 @@ impl Version {
             .extend(effects.emits.into_iter().map(|(_, emit)| emit));
         let mut overlay = self.overlay();
         for (_, write) in effects.state {
-            overlay.bytes += write.key.len() + write.name.len();
-            overlay.bytes += write.value.as_ref().map_or(0, Bytes::len);
-            let before = overlay.values.insert((write.key, write.name), write.value);
-            let freed = before.flatten().map_or(0, |value| value.len());
-            overlay.bytes = overlay.bytes.saturating_sub(freed);
+            overlay.write(write);
         }
         if overlay.bytes > MAX_STATE_BYTES {
             return Err(DryRunError::TooMuchState(MAX_STATE_BYTES));
@@ -363,4 +382,45 @@ fn seed(trial: &Trial<'_>, batch: &Batch) -> [u8; 32] {
     hash.update(first.record.to_le_bytes());
     hash.update(first.sub.to_le_bytes());
     hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(name: &str, value: Option<&'static str>) -> StateWrite {
+        StateWrite {
+            key: "key".into(),
+            name: name.into(),
+            value: value.map(Bytes::from),
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_written_again_takes_no_more_than_its_size() {
+        let mut overlay = Overlay::default();
+        for (name, value, bytes) in [
+            ("a", Some("12345"), 9),
+            ("a", Some("12"), 6),
+            ("a", None, 4),
+            ("b", Some("1"), 9),
+            ("a", Some("1234"), 13),
+        ] {
+            overlay.write(write(name, value));
+            assert_eq!(overlay.bytes, bytes, "{name} {value:?}");
+        }
+    }
+
+    #[test]
+    fn counters_beyond_the_bound_share_one_as_in_the_store() {
+        let mut counters = BTreeMap::new();
+        for n in 0..MAX_COUNTER_NAMES + 5 {
+            let name = format!("{n}").into();
+            add_to(&mut counters, CounterAdd { name, amount: 1 });
+        }
+        let name = "7".into();
+        add_to(&mut counters, CounterAdd { name, amount: 1 });
+        assert_eq!(counters.len(), MAX_COUNTER_NAMES + 1);
+        assert_eq!((counters[COUNTER_OVERFLOW_NAME], counters["7"]), (5, 2));
+    }
 }

@@ -6,7 +6,10 @@ use crate::mapping::{DryRunError, DryRunPage, DryRunRequest, RewindTo};
 /// Two versions of a handler in record mode, told apart by their wasm: the empty one is `old`.
 /// A record `NAME N` adds 1 to the counter NAME and N to the key's state; `old` fails at `bad`,
 /// `new` at `worse`, counts `ok` twice and emits every `out`.
-struct Versions;
+#[derive(Default)]
+struct Versions {
+    loads: AtomicUsize,
+}
 
 struct Version {
     is_new: bool,
@@ -24,11 +27,15 @@ impl Module for Version {
 impl Sandbox for Versions {
     fn load(&self, wasm: Bytes) -> BoxFuture<'_, Result<Arc<dyn Module>, LoadError>> {
         let is_new = !wasm.is_empty();
+        self.loads.fetch_add(usize::from(is_new), SeqCst);
         Box::pin(async move { Ok(Arc::new(Version { is_new }) as Arc<dyn Module>) })
     }
 
     fn invoke(&self, invocation: Invocation) -> BoxFuture<'_, Report> {
-        Box::pin(async move { run(&invocation) })
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            run(&invocation)
+        })
     }
 }
 
@@ -98,8 +105,13 @@ fn run(invocation: &Invocation) -> Report {
 
 /// A world whose mapping runs on [`Versions`], with nothing running.
 async fn world(policy: Policy, shards: u32) -> World {
+    world_with(policy, shards).await.0
+}
+
+async fn world_with(policy: Policy, shards: u32) -> (World, Arc<Versions>) {
     let mut world = World::new(RECORD, shards).await;
-    let sandbox: Arc<dyn Sandbox> = Arc::new(Versions);
+    let versions = Arc::new(Versions::default());
+    let sandbox: Arc<dyn Sandbox> = versions.clone();
     let functions = Functions::new(world.store.clone(), sandbox.clone(), world.clock);
     world.functions = Arc::new(functions);
     world.mappings = Mappings::new(
@@ -109,7 +121,7 @@ async fn world(policy: Policy, shards: u32) -> World {
         world.clock,
     );
     world.map(policy).await;
-    world
+    (world, versions)
 }
 
 fn filters(patterns: &[&str]) -> DryRunRequest {
@@ -314,4 +326,37 @@ async fn what_cannot_be_tried_is_refused() {
     assert!(matches!(bad, Err(DryRunError::Filter(_))), "{bad:?}");
     let gone = world.mappings.dry_run_on(&scope, "no such").await;
     assert!(matches!(gone, Err(DryRunError::NotFound(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_takes_its_place_before_its_module_is_compiled_and_loses_it_when_forgotten() {
+    let (world, versions) = world_with(policy(1), 1).await;
+    world.put_all((0..3_000).map(|i| format!("ok {i}"))).await;
+    let scope = Scope::default();
+    let begin = async || world.mappings.dry_run(&scope, "m", module(10_000)).await;
+    let first = begin().await.unwrap();
+    let second = begin().await.unwrap();
+    assert!(!first.done && !second.done);
+    for _ in 0..3 {
+        let refused = begin().await;
+        assert!(matches!(refused, Err(DryRunError::TooMany)), "{refused:?}");
+    }
+    assert_eq!(versions.loads.load(SeqCst), 2);
+    tokio::time::sleep(Duration::from_secs(59)).await;
+    world.mappings.sweep_dry_runs();
+    let second = world.mappings.dry_run_on(&scope, &second.id).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    world.mappings.sweep_dry_runs();
+    let forgotten = world.mappings.dry_run_on(&scope, &first.id).await;
+    assert!(matches!(forgotten, Err(DryRunError::NotFound(_))));
+    assert!(world.mappings.dry_run_on(&scope, &second.id).await.is_ok());
+    // What cannot be begun gives its place back.
+    let bad = || DryRunRequest {
+        from: RewindTo::Latest,
+        ..filters(&["{"])
+    };
+    for _ in 0..3 {
+        let refused = world.mappings.dry_run(&scope, "m", bad()).await;
+        assert!(matches!(refused, Err(DryRunError::Filter(_))));
+    }
 }
