@@ -2,20 +2,23 @@
 //! Lambda": invocation, performance and event source mapping metrics).
 //!
 //! Counters begin with the process; lag is read from the cursors and the store's index. What
-//! belongs to a shard has the label `shard`; a sum over it is the mapping's.
+//! belongs to a shard has the label `shard`; a sum over it is the mapping's. `docs/metrics.md`
+//! lists them all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use hyper::StatusCode;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use shardmill_core::Scope;
 use shardmill_core::mapping::Circuit;
-use shardmill_store::{Key, Table};
+use shardmill_store::{Key, Stats, Table};
 
 use super::error::Error;
 use super::request::Call;
 use super::{Answer, answer};
-use crate::mapping::{MappingState, MappingView, ShardState, ShardView};
+use crate::mapping::{Failures, Kept, MappingState, MappingView, ShardState, ShardView};
 
 /// The media type that Prometheus asks for.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -31,7 +34,77 @@ type Figure<T> = (
 const COUNTER: &str = "counter";
 const GAUGE: &str = "gauge";
 
-const OF_SHARDS: [Figure<ShardView>; 29] = [
+const OF_STORE: [Figure<Stats>; 7] = [
+    ("incoming_records_total", COUNTER, "Records stored", |s| {
+        Some(s.records as f64)
+    }),
+    (
+        "store_transactions_total",
+        COUNTER,
+        "Transactions committed",
+        |s| Some(s.transactions as f64),
+    ),
+    (
+        "store_conflicts_total",
+        COUNTER,
+        "Transactions refused by a condition",
+        |s| Some(s.conflicts as f64),
+    ),
+    ("store_groups_total", COUNTER, "Groups synced", |s| {
+        Some(s.groups as f64)
+    }),
+    (
+        "store_frame_bytes_total",
+        COUNTER,
+        "Bytes of frames written",
+        |s| Some(s.frame_bytes as f64),
+    ),
+    ("store_disk_bytes", GAUGE, "Bytes of all files", |s| {
+        Some(s.disk_bytes as f64)
+    }),
+    (
+        "store_full",
+        GAUGE,
+        "1 while records are refused for want of disk",
+        |s| Some(f64::from(u8::from(s.full))),
+    ),
+];
+
+/// What an account keeps in the failure store, and how many bytes it may.
+struct KeptFailures {
+    kept: Kept,
+    allowed_bytes: u64,
+}
+
+const OF_ACCOUNTS: [Figure<KeptFailures>; 3] = [
+    (
+        "failure_store_entries",
+        GAUGE,
+        "Entries of the failure store",
+        |f| Some(f.kept.entries as f64),
+    ),
+    (
+        "failure_store_bytes",
+        GAUGE,
+        "Bytes of the failure store's entries, records and inputs",
+        |f| Some(f.kept.bytes as f64),
+    ),
+    (
+        "failure_store_allowed_bytes",
+        GAUGE,
+        "Bytes of the failure store that an account may use",
+        |f| Some(f.allowed_bytes as f64),
+    ),
+];
+
+const OF_OUTBOXES: [Figure<u64>; 1] = [(
+    "undeliverable_deliveries",
+    GAUGE,
+    "Deliveries that are listed and not tried any more",
+    |count| Some(*count as f64),
+)];
+
+const OF_SHARDS: [Figure<ShardView>; 30] = [
     (
         "invocations_total",
         COUNTER,
@@ -95,8 +168,14 @@ const OF_SHARDS: [Figure<ShardView>; 29] = [
     (
         "dropped_event_count_total",
         COUNTER,
-        "Records that were given up; the failure store has each",
+        "Records that were given up, reported to a destination or not",
         |s| Some(s.metrics.given_up as f64),
+    ),
+    (
+        "failures_dropped_total",
+        COUNTER,
+        "Failures that left no entry because the failure store was full",
+        |s| Some(s.metrics.failures_dropped as f64),
     ),
     (
         "unsent_event_count_total",
@@ -256,7 +335,10 @@ const OF_MAPPINGS: [Figure<MappingView>; 8] = [
 /// All metrics, of every account and region.
 pub(super) async fn show(call: &Call<'_>) -> Result<Answer, Error> {
     let mut out = String::new();
-    store(call, &mut out);
+    let stats = call.host.store.stats();
+    for figure in &OF_STORE {
+        family(&mut out, figure, &[(String::new(), &stats)]);
+    }
     if let Some(workloads) = &call.host.workloads {
         let mappings = &workloads.mappings;
         let mut views = Vec::new();
@@ -266,6 +348,8 @@ pub(super) async fn show(call: &Call<'_>) -> Result<Answer, Error> {
             }
         }
         of_mappings(&views, &mut out);
+        of_accounts(&workloads.failures, &mut out);
+        undeliverable(call, &mut out)?;
     }
     Ok(answer(StatusCode::OK, TEXT, out))
 }
@@ -276,52 +360,6 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) {
         out,
         "# HELP shardmill_{name} {help}\n# TYPE shardmill_{name} {kind}"
     );
-}
-
-fn store(call: &Call<'_>, out: &mut String) {
-    let stats = call.host.store.stats();
-    for (name, kind, help, value) in [
-        (
-            "incoming_records_total",
-            COUNTER,
-            "Records stored",
-            stats.records,
-        ),
-        (
-            "store_transactions_total",
-            COUNTER,
-            "Transactions committed",
-            stats.transactions,
-        ),
-        (
-            "store_conflicts_total",
-            COUNTER,
-            "Transactions refused by a condition",
-            stats.conflicts,
-        ),
-        ("store_groups_total", COUNTER, "Groups synced", stats.groups),
-        (
-            "store_frame_bytes_total",
-            COUNTER,
-            "Bytes of frames written",
-            stats.frame_bytes,
-        ),
-        (
-            "store_disk_bytes",
-            GAUGE,
-            "Bytes of all files",
-            stats.disk_bytes,
-        ),
-        (
-            "store_full",
-            GAUGE,
-            "1 while records are refused for want of disk",
-            stats.full.into(),
-        ),
-    ] {
-        head(out, name, kind, help);
-        let _ = writeln!(out, "shardmill_{name} {value}");
-    }
 }
 
 fn scopes(call: &Call<'_>) -> Result<BTreeSet<Scope>, Error> {
@@ -350,11 +388,70 @@ fn of_mappings(views: &[MappingView], out: &mut String) {
     }
 }
 
+fn of_accounts(failures: &Failures, out: &mut String) {
+    let (accounts, allowed_bytes) = failures.kept();
+    let figures = accounts.into_iter().map(|(account, kept)| {
+        let figure = KeptFailures {
+            kept,
+            allowed_bytes,
+        };
+        (format!("account=\"{account}\""), figure)
+    });
+    let figures: Vec<_> = figures.collect();
+    let all: Vec<_> = figures.iter().map(|(l, f)| (l.clone(), f)).collect();
+    for figure in &OF_ACCOUNTS {
+        family(out, figure, &all);
+    }
+}
+
+/// Counts what stands in the outboxes and is not tried any more. Looks at every entry, which an
+/// account has few of: 10,000 at the most, and none when all is well.
+fn undeliverable(call: &Call<'_>, out: &mut String) -> Result<(), Error> {
+    /// Entries that are read at a time.
+    const PAGE: usize = 500;
+    #[derive(Deserialize)]
+    struct Ended {
+        undeliverable: Option<IgnoredAny>,
+    }
+    let all = Key::table_prefix(Table::Outbox);
+    let mut counts = BTreeMap::<Scope, u64>::new();
+    let mut after = None;
+    loop {
+        let page = call.host.store.scan(&all, after.as_ref(), PAGE)?;
+        for (key, stored) in &page {
+            let ended = serde_json::from_slice::<Ended>(&stored.value).ok();
+            let ended = ended.is_some_and(|entry| entry.undeliverable.is_some());
+            if let Some((scope, _)) = key.split() {
+                *counts.entry(scope).or_default() += u64::from(ended);
+            }
+        }
+        let Some((last, _)) = page.last() else {
+            break;
+        };
+        after = Some(last.clone());
+    }
+    let label = |scope: &Scope| {
+        let Scope { tenant, region } = scope;
+        format!("account=\"{tenant}\",region=\"{region}\"")
+    };
+    let all: Vec<_> = counts.iter().map(|(s, n)| (label(s), n)).collect();
+    for figure in &OF_OUTBOXES {
+        family(out, figure, &all);
+    }
+    Ok(())
+}
+
 fn family<T>(out: &mut String, (name, kind, help, figure): &Figure<T>, all: &[(String, &T)]) {
     head(out, name, kind, help);
     for (labels, of) in all {
-        if let Some(value) = figure(of) {
-            let _ = writeln!(out, "shardmill_{name}{{{labels}}} {value}");
+        match figure(of) {
+            Some(value) if labels.is_empty() => {
+                let _ = writeln!(out, "shardmill_{name} {value}");
+            }
+            Some(value) => {
+                let _ = writeln!(out, "shardmill_{name}{{{labels}}} {value}");
+            }
+            None => {}
         }
     }
 }
@@ -376,4 +473,43 @@ fn labels(view: &MappingView) -> String {
     ]
     .map(label)
     .join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The document, row by row: name, kind.
+    fn documented() -> BTreeSet<(String, String)> {
+        let text = include_str!("../../../../docs/metrics.md");
+        let rows = text.lines().filter_map(|line| {
+            let mut cells = line.split('|').map(str::trim).skip(1);
+            let name = cells.next()?.strip_prefix('`')?.strip_suffix('`')?;
+            let kind = cells.next()?;
+            [COUNTER, GAUGE]
+                .contains(&kind)
+                .then(|| (name.to_owned(), kind.to_owned()))
+        });
+        rows.collect()
+    }
+
+    fn exposed<T>(figures: &[Figure<T>]) -> impl Iterator<Item = (String, String)> {
+        let named = |figure: &Figure<T>| (format!("shardmill_{}", figure.0), figure.1.to_owned());
+        figures.iter().map(named)
+    }
+
+    #[test]
+    fn every_metric_is_documented_and_no_other_is() {
+        let all: BTreeSet<_> = exposed(&OF_STORE)
+            .chain(exposed(&OF_ACCOUNTS))
+            .chain(exposed(&OF_OUTBOXES))
+            .chain(exposed(&OF_SHARDS))
+            .chain(exposed(&OF_MAPPINGS))
+            .collect();
+        let documented = documented();
+        let missing: Vec<_> = all.difference(&documented).collect();
+        assert!(missing.is_empty(), "docs/metrics.md lacks {missing:?}");
+        let unknown: Vec<_> = documented.difference(&all).collect();
+        assert!(unknown.is_empty(), "docs/metrics.md invents {unknown:?}");
+    }
 }
