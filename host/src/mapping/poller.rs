@@ -212,6 +212,8 @@ impl Poller {
         }
         #[cfg(test)]
         self.inner.forget_marks(&mut self.cursor);
+        #[cfg(test)]
+        self.inner.forget_attempts(&mut self.cursor);
         if let Some(paused) = self.cursor.paused.clone() {
             let version = self.version();
             if version.is_none_or(|version| version == paused.version) {

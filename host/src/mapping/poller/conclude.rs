@@ -156,11 +156,10 @@ impl Poller {
         attempt: &mut Attempt,
         judgement: &Judgement,
     ) -> Result<Committed, Trouble> {
-        let next = after(
-            judgement,
-            self.attempted(job, attempt),
-            &self.mapping.policy,
-        );
+        let policy = &self.mapping.policy;
+        #[cfg(test)]
+        let policy = &self.inner.without_bisect(policy);
+        let next = after(judgement, self.attempted(job, attempt), policy);
         let len = job.batch.len();
         let leaves_some = next.done < len;
         if leaves_some {

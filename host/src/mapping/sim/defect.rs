@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use shardmill_core::Batch;
 use shardmill_core::effects::{CounterAdd, Effects, StateWrite, Tag};
-use shardmill_core::mapping::{Cursor, Part};
+use shardmill_core::mapping::{Cursor, Part, Policy};
 use shardmill_store::{Expect, Key, Tx};
 
 use crate::mapping::resource::Inner;
@@ -24,10 +24,12 @@ pub(in crate::mapping) enum Defect {
     AgeOfTheBatch,
     WindowClosedTwice,
     ParkReorders,
+    BisectNeverSplits,
+    AttemptsForgotten,
 }
 
 impl Defect {
-    pub(in crate::mapping) const ALL: [Self; 11] = [
+    pub(in crate::mapping) const ALL: [Self; 13] = [
         Self::ProgressBeforeEffects,
         Self::DoneRangeForgotten,
         Self::WrongHalfFirst,
@@ -39,6 +41,8 @@ impl Defect {
         Self::AgeOfTheBatch,
         Self::WindowClosedTwice,
         Self::ParkReorders,
+        Self::BisectNeverSplits,
+        Self::AttemptsForgotten,
     ];
 }
 
@@ -78,6 +82,21 @@ impl Inner {
             let low = cursor.low();
             let done = cursor.lanes.iter_mut().filter(|lane| lane.parts.is_empty());
             done.for_each(|lane| lane.mark = low);
+        }
+    }
+
+    /// Batches are retried whole.
+    pub(in crate::mapping) fn without_bisect(&self, policy: &Policy) -> Policy {
+        let mut policy = policy.clone();
+        policy.bisect_batch_on_function_error &= !self.has(Defect::BisectNeverSplits);
+        policy
+    }
+
+    /// Attempts of parts begin anew with each start.
+    pub(in crate::mapping) fn forget_attempts(&self, cursor: &mut Cursor) {
+        if self.has(Defect::AttemptsForgotten) {
+            let parts = cursor.lanes.iter_mut().flat_map(|lane| &mut lane.parts);
+            parts.for_each(|part| part.attempts = 0);
         }
     }
 

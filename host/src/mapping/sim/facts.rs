@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shardmill_core::mapping::Position;
+use shardmill_core::mapping::{Policy, Position};
 use shardmill_core::{Batch, Scope, ShardId};
 use shardmill_store::{Key, ReadLimit, Store, Table};
 
@@ -72,13 +72,19 @@ impl<'a> Facts<'a> {
         self.world.places[&number].shard
     }
 
-    /// The filters that were in force: at some time, and always.
-    pub(super) fn filtered(&self) -> (bool, bool) {
+    /// All settings that the mapping had.
+    pub(super) fn policies(&self) -> Vec<&Policy> {
         let mut policies = vec![&self.plan.policy];
         policies.extend(self.plan.steps.iter().filter_map(|step| match &step.act {
             Act::Update(policy) => Some(&**policy),
             _ => None,
         }));
+        policies
+    }
+
+    /// The filters that were in force: at some time, and always.
+    pub(super) fn filtered(&self) -> (bool, bool) {
+        let policies = self.policies();
         let mut filters = policies.iter().map(|p| !p.filter_criteria.is_empty());
         (filters.clone().any(|f| f), filters.all(|f| f))
     }

@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shardmill_core::ShardId;
-use shardmill_core::mapping::Reason;
+use shardmill_core::mapping::{Policy, Reason};
+use shardmill_core::sandbox::{Carrier, Mode};
 
 use super::facts::{Facts, numbers_of};
 use super::handler::number_of;
-use super::plan::Planned;
+use super::plan::{FaultKind, Planned};
 use super::world::World;
 use crate::mapping::FailureEntry;
 
@@ -23,9 +24,12 @@ pub(super) async fn check(world: &World) {
     facts.ages_are_the_records_own();
     facts.windows_are_closed_once_and_whole();
     facts.request_ids_stand_for_their_batch();
+    facts.nothing_innocent_is_given_up();
     if world.plan.is_calm() && !world.was_paused {
         facts.unchanged_batches_keep_their_request_id();
         facts.unchanged_batches_wait_longer_each_time();
+    }
+    if world.plan.keeps_count() && !world.was_paused {
         facts.budgets_are_used_up_and_not_exceeded();
     }
 }
@@ -147,6 +151,46 @@ impl Facts<'_> {
             orders.entry(shard).or_default().push(*number);
         }
         orders
+    }
+
+    /// Where a batch is taken apart, its attempts end for the record at fault and for no other.
+    fn nothing_innocent_is_given_up(&self) {
+        let policies = self.policies();
+        let record_mode = matches!(
+            self.plan.carrier,
+            Carrier::Packed {
+                mode: Mode::Record,
+                ..
+            }
+        );
+        // An answer that breaks the contract of record mode is held against the whole batch.
+        let malformed = |planned: &Planned| {
+            planned
+                .fault
+                .is_some_and(|f| f.kind == FaultKind::Malformed)
+        };
+        let record_mode = record_mode && !self.plan.records.iter().any(malformed);
+        let taken_apart = |policy: &&Policy| {
+            policy.bisect_batch_on_function_error || (record_mode && policy.window().is_none())
+        };
+        if !policies.iter().all(taken_apart) {
+            return;
+        }
+        for (entry, batch) in &self.failures {
+            if entry.reason != Reason::RetryAttemptsExhausted {
+                continue;
+            }
+            let numbers = numbers_of(batch);
+            let innocent = |n: &&usize| {
+                let planned = &self.plan.records[**n];
+                planned.fault.is_none() && (self.plan.has_target || !planned.emits)
+            };
+            let innocent: Vec<_> = numbers.iter().filter(innocent).collect();
+            if !innocent.is_empty() {
+                let text = format!("of {numbers:?}, given up, {innocent:?} had no fault");
+                self.broken(text);
+            }
+        }
     }
 
     /// Nobody is given up by age while young.

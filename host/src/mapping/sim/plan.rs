@@ -36,6 +36,8 @@ pub(super) struct Plan {
     pub(super) final_faults: u32,
     /// Whether the final invocation of each window emits.
     pub(super) final_emits: bool,
+    /// The host dies at this commit of its operators, counted from 1: before or after it is done.
+    pub(super) operator_crash: Option<(u32, bool)>,
     pub(super) records: Vec<Planned>,
     pub(super) steps: Vec<Step>,
 }
@@ -139,6 +141,7 @@ impl Plan {
             has_target: dice.percent(70),
             final_faults: dice.pick(&[0, 0, 0, 1, 2, ALWAYS]),
             final_emits: false,
+            operator_crash: None,
             policy,
             records: Vec::new(),
             steps: Vec::new(),
@@ -149,6 +152,8 @@ impl Plan {
         }
         plan.add_steps(dice);
         plan.final_emits = dice.percent(40);
+        let crash = (1 + dice.roll(5) as u32, dice.percent(50));
+        plan.operator_crash = dice.percent(40).then_some(crash);
         plan
     }
 
@@ -193,6 +198,23 @@ impl Plan {
             )
         };
         self.steps.iter().all(calm) && self.policy.on_exhausted != OnExhausted::Pause
+    }
+
+    /// Whether attempts are counted as if nothing happened, but for those whose commit died with
+    /// the host.
+    pub(super) fn keeps_count(&self) -> bool {
+        let keeps = |step: &Step| {
+            matches!(
+                step.act,
+                Act::Put(_)
+                    | Act::Split(_)
+                    | Act::Merge(_)
+                    | Act::Jump(_)
+                    | Act::Throttle(_)
+                    | Act::Crash { .. }
+            )
+        };
+        self.steps.iter().all(keeps) && self.policy.on_exhausted != OnExhausted::Pause
     }
 
     /// Whether a record waits without an end, unless it is mended.

@@ -108,9 +108,10 @@ impl Facts<'_> {
         emits_fail || self.plan.records.iter().any(|r| r.hash.is_some())
     }
 
-    /// The attempts of a batch, or of a record in record mode, are one and the retries: no more,
-    /// and no fewer when they are what ended it.
+    /// The attempts of a batch, or of a record in record mode, are one and the retries: no fewer
+    /// when they are what ended it, and no more, but for those that died with the host.
     pub(super) fn budgets_are_used_up_and_not_exceeded(&self) {
+        let most = |budget: usize| budget + self.world.deaths;
         let Some(retries) = self.plan.policy.maximum_retry_attempts else {
             return;
         };
@@ -145,7 +146,8 @@ impl Facts<'_> {
             let given_up: Vec<usize> = exhausted.flat_map(|(_, batch)| numbers_of(batch)).collect();
             for number in self.world.places.keys().copied() {
                 let tries = tries(number);
-                if tries > budget || (given_up.contains(&number) && tries != budget) {
+                let too_few = given_up.contains(&number) && tries < budget;
+                if tries > most(budget) || too_few {
                     self.broken(format!("record {number} had {tries} attempts of {budget}"));
                 }
             }
@@ -158,7 +160,7 @@ impl Facts<'_> {
                 .iter()
                 .filter(|call| call.request_id == entry.request_id);
             let tries = calls.filter(failed).count();
-            if tries != budget {
+            if !(budget..=most(budget)).contains(&tries) {
                 let first = entry.first_sequence_number;
                 self.broken(format!(
                     "the batch at {first:?} had {tries} attempts of {budget}"

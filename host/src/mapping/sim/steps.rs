@@ -11,6 +11,7 @@ use shardmill_store::{Append, Appended, Route, Seek, Store, StreamChange, Trim, 
 
 use super::log::WORLD;
 use super::plan::Act;
+use super::store::OPERATOR;
 use super::world::World;
 use crate::functions::FunctionSettings;
 use crate::mapping::UpdateMapping;
@@ -81,7 +82,7 @@ impl World {
         let died = self.shell.died();
         tokio::select! {
             biased;
-            done = operation => {
+            done = OPERATOR.scope((), operation) => {
                 if let Err(error) = done {
                     self.log.note(self.clock.now(), WORLD, || format!("refused: {error}"));
                 }

@@ -28,10 +28,17 @@ pub(super) struct Faults {
     /// The host dies at this commit, counted from 1; 0: it does not. After it is done, or before.
     pub(super) crash_at: u32,
     pub(super) crash_after: bool,
+    /// The same for commits of an operator, whenever they come.
+    pub(super) operator_crash: Option<(u32, bool)>,
     /// Commits that are refused to each writer.
     pub(super) refuse: u32,
     /// Those that were, by what the writer writes first.
     pub(super) refused: BTreeMap<Key, u32>,
+}
+
+tokio::task_local! {
+    /// Whether a commit is an operator's: of a step of the plan, not of a poller.
+    pub(super) static OPERATOR: ();
 }
 
 /// What happens to a commit.
@@ -78,6 +85,21 @@ impl Shell {
                 return match faults.crash_after {
                     true => Fate::DiesAfter,
                     false => Fate::DiesBefore,
+                };
+            }
+        }
+        if let Some((left, after)) = &mut faults.operator_crash
+            && OPERATOR.try_with(|()| ()).is_ok()
+        {
+            *left -= 1;
+            let after = *after;
+            if *left == 0 {
+                faults.operator_crash = None;
+                self.log.reach("died under an operator", 1);
+                return if after {
+                    Fate::DiesAfter
+                } else {
+                    Fate::DiesBefore
                 };
             }
         }

@@ -71,6 +71,8 @@ pub(super) struct World {
     pub(super) functions: Arc<Functions>,
     /// Whether a shard stood still, so that attempts were counted anew.
     pub(super) was_paused: bool,
+    /// How often the host has died.
+    pub(super) deaths: usize,
     /// How far the clock has leapt, ms.
     pub(super) leapt: u64,
     defect: Option<Defect>,
@@ -117,6 +119,7 @@ impl World {
         };
         let mapping = mappings.create(&scope, request).await.expect("mapped");
         truth.is_about(mapping);
+        shell.faults.lock().unwrap().operator_crash = plan.operator_crash;
         let stop = CancellationToken::new();
         Self {
             running: start(&mappings, &stop),
@@ -129,6 +132,7 @@ impl World {
             places: BTreeMap::new(),
             trimmed: BTreeMap::new(),
             was_paused: false,
+            deaths: 0,
             leapt: 0,
             defect,
             mappings,
@@ -162,6 +166,7 @@ impl World {
     }
 
     pub(super) async fn restart(&mut self) {
+        self.deaths += 1;
         self.log.reach("died", 1);
         self.log
             .note(self.clock.now(), WORLD, || "the host died".into());
