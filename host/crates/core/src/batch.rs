@@ -140,9 +140,35 @@ impl Batch {
         }
     }
 
-    /// Adds all of `other`'s records behind these.
+    /// Adds all of `other`'s records behind these. Costs a step per run of neighbours.
     pub fn append(&mut self, other: &Self) {
-        other.slices().for_each(|slice| self.push(slice.clone()));
+        for run in &other.runs {
+            match self.runs.last_mut().map(|last| &mut last.slice) {
+                Some(last) if last.to == run.slice.from && last.block.is_same(&run.slice.block) => {
+                    last.to = run.slice.to;
+                }
+                _ => self.runs.push(run.clone()),
+            }
+        }
+    }
+
+    /// Each record, and a batch of it alone, in order. Costs a step per record.
+    pub fn singles(&self) -> impl Iterator<Item = (RecordRef<'_>, Self)> {
+        self.runs.iter().flat_map(|run| {
+            let block = &run.slice.block;
+            let mut start = run.start;
+            run.iter().zip(run.slice.from..).map(move |(record, from)| {
+                let to = from + 1;
+                let slice = Slice {
+                    block: block.clone(),
+                    from,
+                    to,
+                };
+                let alone = Run { slice, start };
+                start += block.bytes_of(from, to);
+                (record, Self { runs: vec![alone] })
+            })
+        })
     }
 
     /// The runs of neighbours that it consists of.
@@ -473,6 +499,12 @@ mod tests {
             let cut = batch.cut(1..batch.len().max(1));
             let seen: Vec<_> = cut.iter().map(|r| (r.position, r.parts)).collect();
             assert_eq!(seen, wanted.get(1..).unwrap_or_default(), "{mask:b}");
+            let mut joined = Batch::default();
+            for (record, single) in batch.singles() {
+                assert_eq!(single.get(0).map(|r| r.parts), Some(record.parts));
+                joined.append(&single);
+            }
+            assert_eq!(joined.to_stored(), batch.to_stored(), "{mask:b}");
             check_packed(&batch);
             check_packed(&cut);
         }
