@@ -7,6 +7,7 @@
 //! - `inputs`: what an attempt ran on, recorded while it runs and kept beside the entry
 //! - `ledger`: how much a tenant keeps, how much it may, and what is too old
 //! - `list`, `replay`, `redrive`, `transfer`: the operations
+//! - `unparked`: entries whose parked records were dropped
 //! - `compare`: whether a replay came to the same
 //! - `bundle`: the file that `export` writes
 //! - `lines`: from offsets in a module to source lines
@@ -22,6 +23,7 @@ mod list;
 mod redrive;
 mod replay;
 mod transfer;
+mod unparked;
 
 use std::sync::Arc;
 

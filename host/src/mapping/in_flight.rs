@@ -2,8 +2,8 @@
 //! noticed: a batch that was in flight in two process deaths is halved, a single record that was in
 //! flight in three is given up.
 //!
-//! A file per mapping and shard, 24 bytes per lane, rewritten in place and never synced: it must
-//! outlive the process, not the machine.
+//! A file per mapping and shard, and one per mapping for its parked keys; 24 bytes per lane,
+//! rewritten in place and never synced: it must outlive the process, not the machine.
 //!
 //! ```text
 //! position of the batch's first record u64 │ sub-sequence number u32 │ process deaths so far u32
@@ -48,8 +48,17 @@ impl InFlight {
     /// Reads what the process before this one left. A folder that cannot be used is reported and
     /// done without: the note guards against a rare fault, and is not worth a shard.
     pub(super) fn open(folder: Option<&Path>, mapping: &str, shard: ShardKey) -> Self {
+        let name = format!("{mapping}-{}-{}", shard.stream.0, shard.shard.0);
+        Self::named(folder, &name)
+    }
+
+    /// The same for the releaser of a mapping, which has one batch at a time, of any shard.
+    pub(super) fn of_releaser(folder: Option<&Path>, mapping: &str) -> Self {
+        Self::named(folder, &format!("{mapping}-parked"))
+    }
+
+    fn named(folder: Option<&Path>, name: &str) -> Self {
         let file = folder.and_then(|folder| {
-            let name = format!("{mapping}-{}-{}", shard.stream.0, shard.shard.0);
             let open = || {
                 std::fs::create_dir_all(folder)?;
                 File::options()

@@ -14,9 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
-use shardmill_core::mapping::{Breaker, FirstRead};
+use shardmill_core::mapping::{Admission, Breaker, Circuit, FirstRead, Judgement};
 use shardmill_core::sandbox::Report;
 use shardmill_core::{Outcome, ShardId, UnixMillis};
+
+use super::resource::Mapping;
 
 /// Bytes of an error's message that are kept.
 const MAX_ERROR_BYTES: usize = 512;
@@ -213,9 +215,40 @@ impl MappingMetrics {
         }
     }
 
-    /// The circuit breaker that the mapping's shards share.
-    pub(super) fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        held(&self.breaker)
+    /// The state of the circuit breaker that the mapping's shards share.
+    pub(super) fn circuit(&self) -> Circuit {
+        held(&self.breaker).circuit()
+    }
+
+    /// Asks the circuit breaker for leave to run a batch, if the mapping has one. `Err`: the
+    /// instant when to ask again.
+    pub(super) fn admit(&self, mapping: &Mapping, now: UnixMillis) -> Result<(), UnixMillis> {
+        if mapping.policy.circuit_breaker == 0 {
+            return Ok(());
+        }
+        match held(&self.breaker).admit(now) {
+            Admission::Run => Ok(()),
+            Admission::Wait(until) => Err(until),
+        }
+    }
+
+    /// Tells the circuit breaker how a batch ended that it let run.
+    pub(super) fn note_breaker(&self, mapping: &Mapping, judgement: &Judgement, now: UnixMillis) {
+        let threshold = mapping.policy.circuit_breaker;
+        if threshold == 0 {
+            return;
+        }
+        let mut breaker = held(&self.breaker);
+        let failed = match judgement {
+            Judgement::Success | Judgement::Partial(_) => false,
+            Judgement::Failed(_) => true,
+            // The handler is not at fault.
+            Judgement::Throttled(_) => return breaker.not_run(now),
+        };
+        if breaker.ended(failed, threshold, now) {
+            let (mapping, circuit) = (&mapping.name, breaker.circuit());
+            tracing::warn!(mapping, ?circuit, "the circuit breaker changed");
+        }
     }
 }
 

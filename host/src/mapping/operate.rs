@@ -8,11 +8,26 @@ use shardmill_core::sequence::Decoded;
 use shardmill_core::{Scope, SequenceNumber, ShardId, ShardKey, Stream, UnixMillis};
 use shardmill_store::{CommitError, Expect, Key, Seek, Tx, Urgency, Value};
 
-use super::parked::{ParkedKey, Release};
+use tokio::sync::{MutexGuard, OwnedRwLockWriteGuard};
+
+use super::failures::Failures;
+use super::parked::{ParkedKey, ParkedKeys, Release};
 use super::resource::{
     Inner, Mapping, MappingError, Mappings, cursor_key, cursor_prefix, mapping_key,
 };
 use crate::functions::to_json;
+
+/// Keys that one transaction lets go on.
+const RELEASES: usize = 1_000;
+
+/// The epoch of a cursor in the first epoch of its mapping.
+const FIRST_EPOCH: u64 = 1;
+
+/// A mapping, and what keeps others off it.
+type Guarded<'a> = (
+    Mapping,
+    (Option<OwnedRwLockWriteGuard<()>>, MutexGuard<'a, ()>),
+);
 
 /// Where a mapping's cursors are moved to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +47,13 @@ pub enum RewindTo {
 pub struct RewindOptions {
     /// Deletes the keyed state and the counters of the function, which other mappings may share.
     pub reset_state: bool,
-    /// Drops parked records.
+    /// Drops parked records of the shards whose cursors are moved.
     pub drop_parked: bool,
 }
 
 impl Mappings {
-    /// Lets paused shards go on: what was given up on is tried again from the start.
+    /// Lets paused shards go on: what was given up on is tried again from the start. Those whose
+    /// pollers died begin anew, too. Gives how many.
     ///
     /// # Errors
     /// See [`MappingError`].
@@ -65,9 +81,12 @@ impl Mappings {
         let resumed = tx.writes.len();
         if resumed > 0 {
             self.inner.store.commit(tx).await?;
-            self.inner.changed();
         }
-        Ok(resumed)
+        let dead = self.inner.forget_dead(&mapping.id);
+        if resumed + dead > 0 {
+            self.inner.changed(&mapping.id);
+        }
+        Ok(resumed + dead)
     }
 
     /// The parked keys of a mapping.
@@ -92,30 +111,32 @@ impl Mappings {
         let _control = self.inner.control.lock().await;
         let mapping = self.get(scope, name)?;
         let parked = self.inner.parked_of(&mapping)?;
-        let wanted: Vec<ParkedKey> = match key {
-            None => parked.list(),
-            Some(key) => match parked.get(key) {
-                Some((found, _)) => vec![found],
-                None => return Err(MappingError::NotParked(key.into())),
-            },
+        let wanted: Vec<String> = match key {
+            None => parked.list().into_iter().map(|key| key.key).collect(),
+            Some(key) if parked.get(key).is_none() => {
+                return Err(MappingError::NotParked(key.into()));
+            }
+            Some(key) => vec![key.to_owned()],
         };
         let mut released = Ok(0);
-        for key in wanted {
-            match self.inner.release(&mapping, &key.key).await {
-                Ok(now) => released = released.map(|n| n + usize::from(now)),
-                Err(error) => {
-                    released = Err(error);
+        for chunk in wanted.chunks(RELEASES) {
+            match (self.inner.release(&parked, chunk).await, &mut released) {
+                (Ok(more), Ok(released)) => *released += more,
+                (failed, _) => {
+                    released = failed;
                     break;
                 }
             }
         }
         // Keys that were let go on before an error do go on.
-        self.inner.changed();
+        parked.tell_releaser();
+        self.inner.changed(&mapping.id);
         released
     }
 
     /// Moves the cursors of a mapping: a new epoch, in which what is running now does not count.
-    /// Gives the shards whose cursors were moved.
+    /// Resetting the state waits until the running batches of the function have ended. Gives the
+    /// shards whose cursors were moved.
     ///
     /// # Errors
     /// See [`MappingError`].
@@ -126,76 +147,126 @@ impl Mappings {
         to: RewindTo,
         options: RewindOptions,
     ) -> Result<Vec<ShardId>, MappingError> {
-        let _control = self.inner.control.lock().await;
-        let mut mapping = self.get(scope, name)?;
+        let (mut mapping, _held) = self.hold(scope, name, options.reset_state).await?;
         if mapping.deleting {
             return Err(MappingError::Deleting(mapping.name));
-        }
-        let parked = self.inner.parked_of(&mapping)?;
-        let keys = parked.list().len();
-        if keys > 0 && !options.drop_parked {
-            let name = mapping.name;
-            return Err(MappingError::Parked { name, keys });
         }
         let stream = self.inner.store.stream_by_id(mapping.stream_id);
         let stream = stream.ok_or_else(|| MappingError::NoStream(mapping.stream.clone()))?;
         let places = self.inner.places(&stream, to).await?;
+        let moved: BTreeSet<ShardId> = places.iter().map(|(shard, _)| *shard).collect();
+        let moved = matches!(to, RewindTo::Sequence(_)).then_some(&moved);
+        let parked = self.inner.parked_of(&mapping)?;
+        let alone = parked.alone().await;
+        let in_the_way = parked.in_the_way(&self.inner, moved).await?;
+        if in_the_way.keys() > 0 && !options.drop_parked {
+            let (name, keys) = (mapping.name, in_the_way.keys());
+            return Err(MappingError::Parked { name, keys });
+        }
         mapping.epoch += 1;
         mapping.last_modified = self.inner.clock.now();
-        // A poller may commit between the read of its cursor and this: then look again.
-        loop {
-            let mut tx = Tx {
-                expect: vec![Expect::Present(mapping_key(&mapping))],
-                writes: vec![(mapping_key(&mapping), Value::Inline(to_json(&mapping)))],
-                urgency: Urgency::Housekeeping,
-                ..Tx::default()
+        let mut tx = Tx {
+            expect: vec![Expect::Present(mapping_key(&mapping))],
+            writes: vec![(mapping_key(&mapping), Value::Inline(to_json(&mapping)))],
+            urgency: Urgency::Housekeeping,
+            ..Tx::default()
+        };
+        for (shard, at) in &places {
+            // Whatever stands there: a poller expects the revision of what it has read, so what
+            // it commits from now on is refused.
+            let cursor = Cursor {
+                epoch: FIRST_EPOCH + mapping.epoch,
+                ..Cursor::starting_at(*at)
             };
-            for (shard, at) in &places {
-                self.inner.move_cursor(&mut tx, &mapping, *shard, *at)?;
-            }
-            if options.drop_parked {
-                parked.delete_all(&self.inner, &mut tx)?;
-            }
-            if options.reset_state {
-                self.inner.reset_state(&mapping, &mut tx)?;
-            }
-            match self.inner.store.commit(tx).await {
-                Ok(_) => break,
-                Err(CommitError::Conflict(_)) => {}
-                Err(error) => return Err(error.into()),
+            let key = cursor_key(&mapping, *shard);
+            tx.writes.push((key, Value::Inline(to_json(&cursor))));
+        }
+        if options.drop_parked {
+            parked.drop_from(&self.inner, &mut tx, &in_the_way, moved)?;
+        }
+        if options.reset_state {
+            self.inner.reset_state(&mapping, &mut tx)?;
+        }
+        self.inner.store.commit(tx).await?;
+        if options.drop_parked {
+            parked.dropped(&self.inner)?;
+        }
+        drop(alone);
+        self.inner.changed(&mapping.id);
+        // What is read again is delivered again; the rest is in the failure store only.
+        let mut lost = in_the_way.into_records();
+        for (shard, at) in &places {
+            if let Some(lost) = lost.get_mut(shard) {
+                lost.retain(|position| *position < at.record);
             }
         }
-        parked.reload(&self.inner)?;
-        self.inner.changed();
+        if let Err(error) = Failures::of(self).unpark(&mapping, &lost).await {
+            let mapping = &mapping.name;
+            tracing::warn!(mapping, %error, "failures of dropped records stay marked as parked");
+        }
         Ok(places.into_iter().map(|(shard, _)| shard).collect())
+    }
+
+    /// A mapping that nobody else changes as long as the guards live. With `idle`, no batch of
+    /// its function runs either, nor is one about to be committed.
+    async fn hold(
+        &self,
+        scope: &Scope,
+        name: &str,
+        idle: bool,
+    ) -> Result<Guarded<'_>, MappingError> {
+        loop {
+            let function = self.get(scope, name)?.function;
+            let lock = self.inner.function_lock(scope, &function);
+            let alone = match idle {
+                true => Some(lock.write_owned().await),
+                false => None,
+            };
+            let control = self.inner.control.lock().await;
+            let mapping = self.get(scope, name)?;
+            if mapping.function == function {
+                return Ok((mapping, (alone, control)));
+            }
+        }
     }
 }
 
 impl Inner {
-    /// Marks a key to be let go on. `false`: it is not parked any more.
-    async fn release(&self, mapping: &Mapping, name: &str) -> Result<bool, MappingError> {
-        let parked = self.parked_of(mapping)?;
-        while let Some((mut key, revision)) = parked.get(name) {
-            key.release = Release {
-                releasing: true,
-                ..Release::default()
-            };
+    /// Marks keys to be let go on. Gives how many are parked still.
+    async fn release(&self, parked: &ParkedKeys, names: &[String]) -> Result<usize, MappingError> {
+        // Nobody adds to them meanwhile, so there is no conflict but with what is not known yet.
+        let _alone = parked.alone().await;
+        loop {
             let mut tx = Tx {
                 urgency: Urgency::Housekeeping,
                 ..Tx::default()
             };
-            parked.expect(&mut tx, name, revision);
-            parked.write(&mut tx, name, Some(&key));
+            let mut changed = Vec::new();
+            for name in names {
+                let Some((mut key, revision)) = parked.get(name) else {
+                    continue;
+                };
+                key.release = Release {
+                    releasing: true,
+                    ..Release::default()
+                };
+                parked.expect(&mut tx, name, revision);
+                parked.write(&mut tx, name, Some(&key));
+                changed.push(key);
+            }
+            if changed.is_empty() {
+                return Ok(0);
+            }
             match self.store.commit(tx).await {
                 Ok(receipt) => {
-                    parked.settled(name, Some(key), receipt.revision);
-                    return Ok(true);
+                    let released = changed.len();
+                    parked.committed(self, changed, receipt.revision);
+                    return Ok(released);
                 }
-                Err(CommitError::Conflict(_)) => parked.reload(self)?,
+                Err(CommitError::Conflict(key)) => parked.refresh(self, &key)?,
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(false)
     }
 
     /// The position in each shard that a place stands for.
@@ -247,25 +318,6 @@ impl Inner {
             places.push((shard.id, Position::of(at)));
         }
         Ok(places)
-    }
-
-    fn move_cursor(
-        &self,
-        tx: &mut Tx,
-        mapping: &Mapping,
-        shard: ShardId,
-        at: Position,
-    ) -> Result<(), MappingError> {
-        let key = cursor_key(mapping, shard);
-        let stored = self.store.get(&key)?;
-        let before = stored
-            .as_ref()
-            .and_then(|v| serde_json::from_slice::<Cursor>(&v.value).ok());
-        let cursor = before.map_or_else(|| Cursor::starting_at(at), |c| c.moved_to(at));
-        tx.expect
-            .push(Expect::Revision(key.clone(), stored.map(|v| v.revision)));
-        tx.writes.push((key, Value::Inline(to_json(&cursor))));
-        Ok(())
     }
 
     /// Deletes the keyed state and the counters of a mapping's function.

@@ -7,18 +7,28 @@
 //! Parked     mapping id, partition key, run u64   → records, in the stored form of a batch
 //! ```
 //!
-//! Whoever adds to a key expects its revision: a key that was let go on meanwhile conflicts, and
-//! its records are sorted again.
+//! A key comes to be with a record whose attempts ended. Whoever adds later ones needs it as it
+//! was when they were sorted, and expects its revision: a key that was let go on or deleted
+//! meanwhile conflicts, and they are sorted again. Pollers and the releaser share the lock of
+//! the keys from deciding to committing; a person who changes keys holds it alone.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+mod drop;
+mod held;
+mod parking;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shardmill_core::mapping::Policy;
-use shardmill_core::{Batch, Scope, Slice, UnixMillis};
+use shardmill_core::{Scope, UnixMillis};
 use shardmill_store::{Expect, Key, ReadError, Table, Tx, Value};
+use tokio::sync::{Notify, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub(super) use self::drop::Places;
+use self::held::Held;
+pub(super) use self::parking::Parking;
 use super::resource::{Inner, Mapping};
 use crate::functions::to_json;
 
@@ -67,68 +77,24 @@ pub(super) struct ParkedKeys {
     scope: Scope,
     mapping: String,
     held: Mutex<Held>,
+    lock: RwLock<()>,
+    released: Notify,
 }
 
-#[derive(Default)]
-struct Held {
-    keys: BTreeMap<String, (ParkedKey, u64)>,
-    names: BTreeSet<String>,
+/// A key whose turn it is to be delivered.
+pub(super) struct Turn {
+    pub(super) key: ParkedKey,
+    /// When.
+    pub(super) at: UnixMillis,
+    /// See [`ParkedKeys::drops`].
+    pub(super) drops: u64,
 }
 
-/// Records to be parked, by key.
-#[derive(Default)]
-pub(super) struct Parking {
-    keys: BTreeMap<String, Run>,
-}
-
-#[derive(Default)]
-struct Run {
-    batch: Batch,
-    bytes: u64,
-    reason: Option<String>,
-}
-
-impl Parking {
-    /// Adds the records of a batch. `reason`: their attempts ended, which parks their keys.
-    pub(super) fn add(&mut self, batch: &Batch, reason: Option<&str>) {
-        for slice in batch.slices() {
-            for (index, record) in (0..).zip(slice.block.iter()) {
-                if !(slice.from..slice.to).contains(&index) {
-                    continue;
-                }
-                let run = self.keys.entry(record.parts.key.to_owned()).or_default();
-                run.batch.push(Slice {
-                    block: slice.block.clone(),
-                    from: index,
-                    to: index + 1,
-                });
-                run.bytes += record.payload_bytes() as u64;
-                if run.reason.is_none() {
-                    run.reason = reason.map(str::to_owned);
-                }
-            }
-        }
-    }
-
-    /// Adds what comes behind.
-    pub(super) fn append(&mut self, later: Self) {
-        for (key, run) in later.keys {
-            let mine = self.keys.entry(key).or_default();
-            run.batch
-                .slices()
-                .for_each(|slice| mine.batch.push(slice.clone()));
-            mine.bytes += run.bytes;
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-
-    /// How many records there are.
-    pub(super) fn count(&self) -> usize {
-        self.keys.values().map(|run| run.batch.len()).sum()
-    }
+/// How much is parked.
+pub(super) struct ParkedSums {
+    pub(super) keys: usize,
+    pub(super) records: u64,
+    pub(super) bytes: u64,
 }
 
 impl ParkedKeys {
@@ -138,39 +104,67 @@ impl ParkedKeys {
             scope: mapping.scope.clone(),
             mapping: mapping.id.clone(),
             held: Mutex::default(),
+            lock: RwLock::new(()),
+            released: Notify::new(),
         };
-        keys.reload(inner)?;
+        keys.read(inner, &mut keys.held())?;
         Ok(keys)
     }
 
-    /// Reads what is stored again.
-    pub(super) fn reload(&self, inner: &Inner) -> Result<(), ReadError> {
-        let mut held = Held::default();
+    /// Puts what is stored into `held`.
+    fn read(&self, inner: &Inner, held: &mut Held) -> Result<(), ReadError> {
         for (_, stored) in inner.store.scan(&self.prefix(), None, usize::MAX)? {
-            match serde_json::from_slice::<ParkedKey>(&stored.value) {
-                Ok(key) => {
-                    held.names.insert(key.key.clone());
-                    held.keys.insert(key.key.clone(), (key, stored.revision));
-                }
-                Err(error) => tracing::error!(%error, "a parked key is damaged and left out"),
+            if let Some(parked) = parse(&stored.value) {
+                let name = parked.key.clone();
+                held.put(&name, Some((parked, stored.revision)));
             }
         }
-        *self.held() = held;
         Ok(())
     }
 
-    /// The keys, for sorting records. Held as long as the guard lives.
-    pub(super) fn names(&self) -> Names<'_> {
-        Names(self.held())
+    /// Reads a key again that a transaction met otherwise than it was thought to be.
+    pub(super) fn refresh(&self, inner: &Inner, key: &Key) -> Result<(), ReadError> {
+        let Some(name) = self.name_of(key) else {
+            return Ok(());
+        };
+        // Under the lock, so that nothing that is noted meanwhile is overwritten.
+        let mut held = self.held();
+        let stored = inner.store.get(key)?;
+        let parked = stored.and_then(|stored| Some((parse(&stored.value)?, stored.revision)));
+        held.put(&name, parked);
+        Ok(())
+    }
+
+    /// For whoever commits to keys as a matter of course, from looking at them to noting what
+    /// became of it.
+    pub(super) async fn shared(&self) -> RwLockReadGuard<'_, ()> {
+        self.lock.read().await
+    }
+
+    /// For whoever has to be the only one: no transaction to a key is under way.
+    pub(super) async fn alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.lock.write().await
+    }
+
+    /// The keys of now, for sorting records.
+    pub(super) fn names(&self) -> Arc<HashSet<String>> {
+        Arc::clone(self.held().names())
     }
 
     /// All of them.
     pub(super) fn list(&self) -> Vec<ParkedKey> {
-        self.held()
-            .keys
-            .values()
-            .map(|(key, _)| key.clone())
-            .collect()
+        self.held().keys().cloned().collect()
+    }
+
+    /// How much they are.
+    pub(super) fn sums(&self) -> ParkedSums {
+        let held = self.held();
+        let (records, bytes) = held.sums();
+        ParkedSums {
+            keys: held.names().len(),
+            records,
+            bytes,
+        }
     }
 
     /// Whether the bounds leave room; otherwise a text that says which does not.
@@ -179,10 +173,10 @@ impl ParkedKeys {
             return Ok(());
         }
         let held = self.held();
-        let new = parking.keys.keys().filter(|key| !held.names.contains(*key));
-        let keys = held.names.len() + new.count();
-        let bytes: u64 = held.keys.values().map(|(key, _)| key.bytes).sum();
-        let bytes = bytes + parking.keys.values().map(|run| run.bytes).sum::<u64>();
+        let names = held.names();
+        let new = parking.keys.keys().filter(|key| !names.contains(*key));
+        let keys = names.len() + new.count();
+        let bytes = held.sums().1 + parking.bytes();
         if keys > policy.max_parked_keys as usize {
             let allowed = policy.max_parked_keys;
             return Err(format!(
@@ -198,16 +192,26 @@ impl ParkedKeys {
         Ok(())
     }
 
-    /// Adds records to a transaction. Gives what to hand to [`ParkedKeys::committed`].
-    pub(super) fn add_to(&self, tx: &mut Tx, parking: &Parking, now: UnixMillis) -> Vec<ParkedKey> {
+    /// Adds records to a transaction. Gives what to hand to [`ParkedKeys::committed`]; `None`,
+    /// with nothing added, when a key is gone that they were to be put behind.
+    pub(super) fn add_to(
+        &self,
+        tx: &mut Tx,
+        parking: &Parking,
+        now: UnixMillis,
+    ) -> Option<Vec<ParkedKey>> {
         let held = self.held();
+        let mut runs = parking.keys.iter();
+        if runs.any(|(name, run)| run.reason.is_none() && held.get(name).is_none()) {
+            return None;
+        }
         let mut changed = Vec::new();
         for (name, run) in &parking.keys {
-            let before = held.keys.get(name);
+            let before = held.get(name);
             let key = self.key(name);
             tx.expect.push(Expect::Revision(
                 key.clone(),
-                before.map(|(_, revision)| *revision),
+                before.map(|(_, revision)| revision),
             ));
             let mut parked = before.map_or_else(
                 || ParkedKey {
@@ -234,29 +238,77 @@ impl ParkedKeys {
             tx.writes.push((key, Value::Inline(to_json(&parked))));
             changed.push(parked);
         }
-        changed
+        Some(changed)
     }
 
     /// Takes over what a transaction has written.
-    pub(super) fn committed(&self, changed: Vec<ParkedKey>, revision: u64) {
-        let mut held = self.held();
+    pub(super) fn committed(&self, inner: &Inner, changed: Vec<ParkedKey>, revision: u64) {
         for parked in changed {
-            held.names.insert(parked.key.clone());
-            held.keys.insert(parked.key.clone(), (parked, revision));
+            let name = parked.key.clone();
+            self.settled(inner, &name, Some(parked), revision);
         }
     }
 
-    /// The key that is delivered next: of those that are let go on, the one whose turn comes first.
-    pub(super) fn next_release(&self) -> Option<ParkedKey> {
+    /// Takes over a key that a transaction has written or deleted.
+    pub(super) fn settled(
+        &self,
+        inner: &Inner,
+        name: &str,
+        parked: Option<ParkedKey>,
+        revision: u64,
+    ) {
+        let unsure = self.held().note(name, parked, revision);
+        if let Some(parked) = unsure
+            && let Err(error) = self.refresh(inner, &self.key(name))
+        {
+            // Taken for parked: whoever adds to a key that is gone conflicts, and asks again.
+            tracing::warn!(%error, name, "a parked key cannot be read");
+            self.held().put(name, Some((parked, revision)));
+        }
+    }
+
+    /// The key that is delivered next: of those that are let go on, the one whose turn is first.
+    pub(super) fn next_release(&self) -> Option<Turn> {
         let held = self.held();
-        let releasing = held.keys.values().filter(|(key, _)| key.release.releasing);
-        let next = releasing.min_by_key(|(key, _)| key.release.not_before);
-        next.map(|(key, _)| key.clone())
+        let (at, key) = held.first_turn()?;
+        Some(Turn {
+            key: key.clone(),
+            at,
+            drops: held.drops,
+        })
+    }
+
+    /// Whether a key is being let go on.
+    pub(super) fn has_releases(&self) -> bool {
+        self.held().first_turn().is_some()
+    }
+
+    /// Puts the turn of a key off, as long as the process lives.
+    pub(super) fn put_off(&self, name: &str, until: UnixMillis) {
+        self.held().put_off(name, until);
+    }
+
+    /// Tells the releaser that keys were let go on.
+    pub(super) fn tell_releaser(&self) {
+        self.released.notify_one();
+    }
+
+    /// Waits until keys were let go on. Cancel-safe.
+    pub(super) async fn released(&self) {
+        self.released.notified().await;
+    }
+
+    /// How often a person has dropped records: what was read of a side log before does not
+    /// count any more.
+    pub(super) fn drops(&self) -> u64 {
+        self.held().drops
     }
 
     /// A key and its revision.
     pub(super) fn get(&self, name: &str) -> Option<(ParkedKey, u64)> {
-        self.held().keys.get(name).cloned()
+        let held = self.held();
+        let (parked, revision) = held.get(name)?;
+        Some((parked.clone(), revision))
     }
 
     /// Makes a transaction depend on a key.
@@ -271,21 +323,7 @@ impl ParkedKeys {
         tx.writes.push((self.key(name), value));
     }
 
-    /// Takes over a key that a transaction has written or deleted.
-    pub(super) fn settled(&self, name: &str, key: Option<ParkedKey>, revision: u64) {
-        let mut held = self.held();
-        match key {
-            Some(key) => {
-                held.keys.insert(name.to_owned(), (key, revision));
-            }
-            None => {
-                held.names.remove(name);
-                held.keys.remove(name);
-            }
-        }
-    }
-
-    /// Everything that is stored of it, to be deleted with its mapping.
+    /// Everything that is stored of it, to be deleted.
     pub(super) fn delete_all(&self, inner: &Inner, tx: &mut Tx) -> Result<(), ReadError> {
         let runs = Key::new(Table::Parked, &self.scope).part(&self.mapping);
         for prefix in [self.prefix(), runs] {
@@ -299,6 +337,12 @@ impl ParkedKeys {
     /// Whether a key of the store is one of these.
     pub(super) fn owns(&self, key: &Key) -> bool {
         key.as_bytes().starts_with(self.prefix().as_bytes())
+    }
+
+    /// The partition key of a key of the store that is one of these.
+    fn name_of(&self, key: &Key) -> Option<String> {
+        let (_, parts) = key.split().filter(|_| self.owns(key))?;
+        String::from_utf8(parts.last()?.to_vec()).ok()
     }
 
     fn prefix(&self) -> Key {
@@ -319,13 +363,8 @@ impl ParkedKeys {
     }
 }
 
-/// The names of parked keys.
-pub(super) struct Names<'a>(MutexGuard<'a, Held>);
-
-impl std::ops::Deref for Names<'_> {
-    type Target = BTreeSet<String>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0.names
-    }
+fn parse(bytes: &[u8]) -> Option<ParkedKey> {
+    serde_json::from_slice(bytes)
+        .inspect_err(|error| tracing::error!(%error, "a parked key is damaged and left out"))
+        .ok()
 }

@@ -250,7 +250,7 @@ impl Poller {
         let mut wakes = Wakes {
             appended: store.subscribe(self.source.shard)?,
             streams: store.watch_streams(),
-            changes: self.inner.changes.subscribe(),
+            changes: self.inner.watch(&self.mapping.id),
         };
         loop {
             let stopping = self.stop.is_cancelled();
@@ -323,7 +323,7 @@ impl Poller {
     async fn stand_still(&mut self, reason: &str) -> End {
         let (mapping, shard) = (&self.mapping.name, self.source.shard.shard);
         tracing::warn!(mapping, %shard, reason, "paused");
-        let mut changes = self.inner.changes.subscribe();
+        let mut changes = self.inner.watch(&self.mapping.id);
         let mut functions = self.inner.functions.watch();
         let version = self.version();
         loop {

@@ -2,7 +2,8 @@
 //! function and under the same rules, one key after the other. What comes in for a key meanwhile
 //! is put behind; the key is free when its side log is empty.
 //!
-//! When attempts end once more the key stays parked, with the record that failed at its head.
+//! When attempts end once more the key stays parked, with the record that failed at its head; so
+//! it does when the process died over that record, and when the failure store has no room.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,16 +20,23 @@ use shardmill_core::{Batch, ShardId, UnixMillis};
 use shardmill_store::{CommitError, ReadError, Tx, Urgency, Value};
 use tokio_util::sync::CancellationToken;
 
-use super::commit::{Attempt, GivenUp, Owner, Turn, add_effects, refused_emit};
+use super::commit::{self, Attempt, GivenUp, Owner, add_effects, refused_emit};
 use super::failures;
+use super::in_flight::{DEATHS_BEFORE_SPLIT, InFlight, MAX_DEATHS};
 use super::metrics::MappingMetrics;
-use super::parked::{ParkedKey, ParkedKeys, Release};
+use super::parked::{ParkedKey, ParkedKeys, Release, Turn};
 use super::poller::{Job, Place};
 use super::resource::{Inner, Mapping};
 use crate::functions::{FunctionError, Loaded};
 
 /// Wait after an error of the store or a missing function, before looking again.
 const TROUBLE_WAIT: Duration = Duration::from_secs(1);
+
+/// Wait before a key whose records cannot be read is looked at again: the others go on.
+const DAMAGED_WAIT: Duration = Duration::from_secs(60);
+
+/// Conflicts with those who add to a key, after which the releaser commits alone.
+const CONFLICTS_BEFORE_ALONE: u32 = 3;
 
 /// Bytes that a packed record takes beside its key and data.
 const PACKED_OVERHEAD_BYTES: usize = shardmill_core::abi::INDEX_ENTRY_BYTES;
@@ -48,12 +56,23 @@ enum Trouble {
     Commit(#[from] CommitError),
 }
 
+impl Trouble {
+    /// Whether it is one key's alone.
+    fn is_of_key(&self) -> bool {
+        match self {
+            Self::Damaged(_) | Self::Read(_) => true,
+            Self::Full | Self::Function(_) | Self::Commit(_) => false,
+        }
+    }
+}
+
 /// Delivers the keys of one mapping that are being let go on.
 pub(super) struct Releaser {
     inner: Arc<Inner>,
     mapping: Arc<Mapping>,
     parked: Arc<ParkedKeys>,
     metrics: Arc<MappingMetrics>,
+    notes: InFlight,
     stop: CancellationToken,
     kill: CancellationToken,
 }
@@ -67,6 +86,34 @@ struct Head {
     left: Batch,
 }
 
+/// What is delivered.
+struct Work<'a> {
+    turn: &'a Turn,
+    head: Head,
+    job: Job,
+    shard: ShardId,
+    loaded: Arc<Loaded>,
+}
+
+/// What an attempt came to.
+enum Concluded {
+    /// It is committed, or does not count any more.
+    Done,
+    /// A value was changed under it: run it again.
+    Conflict,
+    /// The host had no room for it.
+    Throttled,
+}
+
+/// What is changed in a key.
+struct Settled {
+    /// Records that are done.
+    done: usize,
+    release: Release,
+    /// Why it stays parked.
+    why: Option<String>,
+}
+
 impl Releaser {
     pub(super) fn new(
         inner: Arc<Inner>,
@@ -77,6 +124,7 @@ impl Releaser {
         Ok(Self {
             parked: inner.parked_of(&mapping)?,
             metrics: inner.metrics_of(&mapping.id),
+            notes: InFlight::of_releaser(inner.notes.as_deref(), &mapping.id),
             inner,
             mapping,
             stop,
@@ -85,21 +133,29 @@ impl Releaser {
     }
 
     /// Runs until no key is being let go on any more.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         while !self.stop.is_cancelled() {
             let now = self.inner.clock.now();
-            let Some(next) = self.parked.next_release() else {
+            let Some(turn) = self.parked.next_release() else {
                 return;
             };
-            if next.release.not_before > now {
-                self.sleep_until(next.release.not_before).await;
+            if turn.at > now {
+                tokio::select! {
+                    biased;
+                    () = self.sleep_until(turn.at) => {}
+                    () = self.parked.released() => {}
+                }
                 continue;
             }
-            if let Err(trouble) = self.deliver(&next).await {
+            if let Err(trouble) = self.deliver(&turn).await {
                 self.metrics.set_last_result(&format!("PROBLEM: {trouble}"));
-                let (mapping, key) = (&self.mapping.name, &next.key);
+                let (mapping, key) = (&self.mapping.name, &turn.key.key);
                 tracing::warn!(mapping, key, %trouble, "the parked key waits");
-                self.sleep_until(now.plus(TROUBLE_WAIT)).await;
+                if trouble.is_of_key() {
+                    self.parked.put_off(key, now.plus(DAMAGED_WAIT));
+                } else {
+                    self.sleep_until(now.plus(TROUBLE_WAIT)).await;
+                }
             }
         }
     }
@@ -113,21 +169,80 @@ impl Releaser {
     }
 
     /// One batch of a key, from reading it to the commit of what came of it.
-    async fn deliver(&self, key: &ParkedKey) -> Result<(), Trouble> {
-        if self.inner.store.stats().full {
-            return Err(Trouble::Full);
-        }
+    async fn deliver(&mut self, turn: &Turn) -> Result<(), Trouble> {
         let (scope, function) = (&self.mapping.scope, &self.mapping.function);
         let loaded = self.inner.functions.get(scope, function).await?;
         let json = loaded.carrier().takes_json();
         let json = json.then(|| EventSource::new(scope, self.mapping.stream.as_str()));
-        let head = self.head(key, &loaded, json.as_ref()).await?;
+        let mut work = self.work(turn, loaded, json.as_ref()).await?;
+        let place = Place {
+            inner: Arc::clone(&self.inner),
+            mapping: Arc::clone(&self.mapping),
+            shard: work.shard,
+            loaded: Arc::clone(&work.loaded),
+            json,
+            kill: self.kill.clone(),
+        };
+        let mut throttles = 0;
+        while self.still_counts(&work) {
+            if self.inner.store.stats().full {
+                return Err(Trouble::Full);
+            }
+            let now = self.inner.clock.now();
+            if let Err(at) = self.metrics.admit(&self.mapping, now) {
+                self.sleep_until(at).await;
+                continue;
+            }
+            if self.after_deaths(&work).await? {
+                return Ok(());
+            }
+            let attempt = place.attempt(&work.job).await;
+            self.notes.end(0);
+            let Some(mut attempt) = attempt else {
+                return Ok(());
+            };
+            let counts = self.metrics.shard(work.shard);
+            match self.conclude(&work, &mut attempt).await? {
+                Concluded::Done => return Ok(()),
+                Concluded::Conflict => {
+                    counts.add(&counts.conflicts, 1);
+                    work.job.conflicts += 1;
+                }
+                Concluded::Throttled => {
+                    drop(attempt);
+                    throttles += 1;
+                    let until = self.inner.clock.now().plus(backoff(throttles));
+                    self.sleep_until(until).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what was read is still to be delivered, and by this version of the function.
+    fn still_counts(&self, work: &Work<'_>) -> bool {
+        let Mapping {
+            scope, function, ..
+        } = self.mapping.as_ref();
+        let version = self.inner.functions.describe(scope, function);
+        let same = version.is_ok_and(|now| now.version == work.loaded.function.version);
+        same && !self.stop.is_cancelled() && self.parked.drops() == work.turn.drops
+    }
+
+    /// What a key's turn is for.
+    async fn work<'a>(
+        &self,
+        turn: &'a Turn,
+        loaded: Arc<Loaded>,
+        json: Option<&EventSource>,
+    ) -> Result<Work<'a>, Trouble> {
+        let key = &turn.key;
+        let head = self.head(key, &loaded, json).await?;
         let Some(first) = head.batch.get(0) else {
             return Err(Trouble::Damaged(key.key.clone()));
         };
-        let from = first.beginning();
-        let shard = first.shard();
-        let to = head.batch.end_position().unwrap_or(from);
+        let (from, shard) = (first.beginning(), first.shard());
+        let to = head.batch.end_position().unwrap_or(from).max(from);
         let request_id = match key.release.request_id.as_str() {
             "" => self.inner.request_id(),
             kept => kept.to_owned(),
@@ -135,34 +250,53 @@ impl Releaser {
         let part = Part {
             attempts: key.release.attempts,
             invocations: key.release.invocations,
-            ..Part::fresh(
-                Span {
-                    from,
-                    to: to.max(from),
-                },
-                request_id,
-            )
+            ..Part::fresh(Span { from, to }, request_id)
         };
-        let mut job = Job::new(part, head.batch.clone());
-        let place = Place {
-            inner: Arc::clone(&self.inner),
-            mapping: Arc::clone(&self.mapping),
+        Ok(Work {
+            turn,
+            job: Job::new(part, head.batch.clone()),
+            head,
             shard,
-            loaded: Arc::clone(&loaded),
-            json,
-            kill: self.kill.clone(),
-        };
-        loop {
-            let Some(mut attempt) = place.attempt(&job).await else {
-                return Ok(());
+            loaded,
+        })
+    }
+
+    /// Notes that a batch is about to run. One that was in flight in several process deaths is
+    /// halved; a record that was in three keeps its key parked. Says whether it is not to run.
+    async fn after_deaths(&mut self, work: &Work<'_>) -> Result<bool, Trouble> {
+        let Position { record, sub } = work.job.part.span.from;
+        // Positions of different shards are told apart.
+        let record = record ^ (u64::from(work.shard.0) << 40);
+        let deaths = self.notes.begin(0, Position { record, sub });
+        let len = work.job.batch.len();
+        let mut tx = housekeeping();
+        let settled = if deaths >= DEATHS_BEFORE_SPLIT && len > 1 {
+            self.notes.split(0);
+            let release = Release {
+                releasing: true,
+                limit: len as u32 / 2,
+                ..Release::default()
             };
-            if self.conclude(key, &head, &job, &mut attempt, shard).await? {
-                return Ok(());
+            Settled {
+                done: 0,
+                release,
+                why: None,
             }
-            let counts = self.metrics.shard(shard);
-            counts.add(&counts.conflicts, 1);
-            job.conflicts += 1;
-        }
+        } else if deaths >= MAX_DEATHS {
+            self.notes.end(0);
+            let given_up = self.given_up(work, 0..len, Reason::ProcessDied, None);
+            let why = format!("the host's process died {MAX_DEATHS} times over it");
+            self.stays_parked(&mut tx, work, None, (given_up, why))
+        } else {
+            return Ok(false);
+        };
+        self.metrics.note_breaker(
+            &self.mapping,
+            &Judgement::Throttled(String::new()),
+            self.inner.clock.now(),
+        );
+        self.settle(work, tx, &settled).await?;
+        Ok(true)
     }
 
     /// Reads the head of a key's side log: at most a batch.
@@ -218,30 +352,31 @@ impl Releaser {
         Ok(head)
     }
 
-    /// Decides what follows and commits it. `false`: a value was changed, run it again.
-    async fn conclude(
-        &self,
-        key: &ParkedKey,
-        head: &Head,
-        job: &Job,
-        attempt: &mut Attempt,
-        shard: ShardId,
-    ) -> Result<bool, Trouble> {
+    /// Decides what follows and commits it.
+    async fn conclude(&self, work: &Work<'_>, attempt: &mut Attempt) -> Result<Concluded, Trouble> {
         let policy = &self.mapping.policy;
+        let batch = &work.job.batch;
         let attempted = Attempted {
-            len: job.batch.len(),
-            attempts: job.part.attempts,
+            len: batch.len(),
+            attempts: work.job.part.attempts,
             record_mode: attempt.loaded.carrier().is_record_mode(),
             doubted: false,
         };
         let effects = &attempt.report.effects;
-        let mut judgement = judge(attempt.report.outcome.clone(), effects, &job.batch, policy);
+        let mut judgement = judge(attempt.report.outcome.clone(), effects, batch, policy);
         let done = after(&judgement, attempted, policy).done;
         let (store, scope) = (self.inner.store.as_ref(), &self.mapping.scope);
-        if let Some(refused) = refused_emit(store, scope, effects, &job.batch, done) {
+        if let Some(refused) = refused_emit(store, scope, effects, batch, done) {
             judgement = Judgement::Failed(refused);
         }
-        let work = (key, head, job, shard);
+        let now = self.inner.clock.now();
+        self.metrics.note_breaker(&self.mapping, &judgement, now);
+        if let Judgement::Throttled(reason) = &judgement {
+            let counts = self.metrics.shard(work.shard);
+            counts.add(&counts.throttles, 1);
+            counts.set_last_error(now, &format!("throttled: {reason}"));
+            return Ok(Concluded::Throttled);
+        }
         match self.commit(work, attempt, attempted, &judgement).await {
             Err(Trouble::Commit(CommitError::TooLarge { size, allowed })) => {
                 // More effects than one transaction takes: a function error, without any of them.
@@ -259,94 +394,139 @@ impl Releaser {
         }
     }
 
-    /// Commits what follows. `false`: a value was changed under the batch.
+    /// Commits what follows.
     async fn commit(
         &self,
-        (key, head, job, shard): (&ParkedKey, &Head, &Job, ShardId),
+        work: &Work<'_>,
         attempt: &mut Attempt,
         attempted: Attempted,
         judgement: &Judgement,
-    ) -> Result<bool, Trouble> {
-        let policy = &self.mapping.policy;
-        let (store, scope) = (self.inner.store.as_ref(), &self.mapping.scope);
-        let next = after(judgement, attempted, policy);
-        if next.done < job.batch.len() {
+    ) -> Result<Concluded, Trouble> {
+        let next = after(judgement, attempted, &self.mapping.policy);
+        if next.done < work.job.batch.len() {
             let effects = std::mem::take(&mut attempt.report.effects);
             attempt.report.effects = effects.below(next.done as u32);
         }
-        let throttled = matches!(judgement, Judgement::Throttled(_));
-        let mut release = self.release_after(job, &next, throttled);
-        let mut why = None;
-        let mut entry = None;
-        if !next.given_up.is_empty() {
+        let mut tx = housekeeping();
+        let store = self.inner.store.as_ref();
+        let owner = Owner {
+            scope: &self.mapping.scope,
+            function: &self.mapping.function,
+        };
+        let effects = &attempt.report.effects;
+        add_effects(&mut tx, store, owner, effects, &work.job.batch);
+        let settled = if next.given_up.is_empty() {
+            Settled {
+                done: next.done,
+                release: self.release_after(&work.job, &next),
+                why: None,
+            }
+        } else {
             let cause = match judgement {
                 Judgement::Failed(failure) => Some(failure.cause.clone()),
                 _ => None,
             };
-            why = Some(match &cause {
+            let why = match &cause {
                 Some(cause) => cause.to_string(),
                 None => "the handler keeps naming it as failed".into(),
-            });
-            release = Release::default();
-            entry = Some(GivenUp {
-                batch: job.batch.cut(next.given_up.clone()),
-                reason: Reason::RetryAttemptsExhausted,
-                span: job.part.span,
-                cause,
-                parked: true,
-            });
+            };
+            let reason = Reason::RetryAttemptsExhausted;
+            let given_up = self.given_up(work, next.given_up.clone(), reason, cause);
+            Settled {
+                done: next.done,
+                ..self.stays_parked(&mut tx, work, Some(attempt), (given_up, why))
+            }
+        };
+        self.settle(work, tx, &settled).await
+    }
+
+    fn given_up(
+        &self,
+        work: &Work<'_>,
+        records: std::ops::Range<usize>,
+        reason: Reason,
+        cause: Option<Cause>,
+    ) -> GivenUp {
+        GivenUp {
+            batch: work.job.batch.cut(records),
+            reason,
+            span: work.job.part.span,
+            cause,
+            parked: true,
         }
-        let mut tx = Tx {
-            urgency: Urgency::Housekeeping,
-            ..Tx::default()
-        };
-        let owner = Owner {
-            scope,
-            function: &self.mapping.function,
-        };
-        add_effects(&mut tx, store, owner, &attempt.report.effects, &job.batch);
-        if let Some(given_up) = &entry {
-            let turn = Turn {
+    }
+
+    /// The key is not let go on any more. An entry of the failure store says why, if there is
+    /// room for one.
+    fn stays_parked(
+        &self,
+        tx: &mut Tx,
+        work: &Work<'_>,
+        attempt: Option<&Attempt>,
+        (given_up, why): (GivenUp, String),
+    ) -> Settled {
+        let full = failures::full(&self.inner, &self.mapping, &given_up.batch, &why);
+        if full.is_none() {
+            let turn = commit::Turn {
                 cursor: Cursor::starting_at(Position::of(1)),
                 given_up: None,
-                loaded: &attempt.loaded,
-                attempt: Some(&*attempt),
-                part: &job.part,
-                batch: &job.batch,
+                loaded: &work.loaded,
+                attempt,
+                part: &work.job.part,
+                batch: &work.job.batch,
                 window: None,
             };
-            let place = (self.inner.as_ref(), self.mapping.as_ref(), shard);
-            failures::keep(&mut tx, &turn, given_up, place);
+            let place = (self.inner.as_ref(), self.mapping.as_ref(), work.shard);
+            failures::keep(tx, &turn, &given_up, place);
         }
-        let settled = Settled {
-            done: next.done,
-            release,
-            why,
-        };
+        Settled {
+            done: 0,
+            release: Release::default(),
+            why: Some(full.unwrap_or(why)),
+        }
+    }
+
+    /// Commits a transaction with what it changes in the key.
+    async fn settle(
+        &self,
+        work: &Work<'_>,
+        tx: Tx,
+        settled: &Settled,
+    ) -> Result<Concluded, Trouble> {
+        let name = &work.turn.key.key;
+        let mut conflicts = 0;
         loop {
+            let (_shared, _alone) = match conflicts < CONFLICTS_BEFORE_ALONE {
+                true => (Some(self.parked.shared().await), None),
+                false => (None, Some(self.parked.alone().await)),
+            };
             let mut tx = tx.clone();
-            let Some(changed) = self.settle(&mut tx, key, head, &settled) else {
-                return Ok(true);
+            let Some(changed) = self.take_off(&mut tx, work, settled) else {
+                return Ok(Concluded::Done);
             };
             match self.inner.store.commit(tx).await {
                 Ok(receipt) => {
-                    self.parked.settled(&key.key, changed, receipt.revision);
-                    let counts = self.metrics.shard(shard);
-                    counts.add(&counts.processed, next.done);
-                    return Ok(true);
+                    let revision = receipt.revision;
+                    self.parked.settled(&self.inner, name, changed, revision);
+                    let counts = self.metrics.shard(work.shard);
+                    counts.add(&counts.processed, settled.done);
+                    return Ok(Concluded::Done);
                 }
                 // Records came in for the key meanwhile: what was run stays right.
                 Err(CommitError::Conflict(changed)) if self.parked.owns(&changed) => {
-                    self.parked.reload(&self.inner)?;
+                    conflicts += 1;
+                    self.parked.refresh(&self.inner, &changed)?;
                 }
-                Err(CommitError::Conflict(_) | CommitError::NoSuchStream(_)) => return Ok(false),
+                Err(CommitError::Conflict(_) | CommitError::NoSuchStream(_)) => {
+                    return Ok(Concluded::Conflict);
+                }
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
     /// How a key goes on after an attempt that did not give up.
-    fn release_after(&self, job: &Job, next: &Next, throttled: bool) -> Release {
+    fn release_after(&self, job: &Job, next: &Next) -> Release {
         let now = self.inner.clock.now();
         let Some(rest) = next.rest.first() else {
             return Release {
@@ -354,15 +534,14 @@ impl Releaser {
                 ..Release::default()
             };
         };
-        let invocations = if throttled { 0 } else { 1 };
         Release {
             releasing: true,
             attempts: rest.attempts,
             invocations: match rest.records.start {
-                0 => job.part.invocations + invocations,
+                0 => job.part.invocations + 1,
                 _ => u32::from(rest.attempts > 0),
             },
-            not_before: now.plus(if throttled { backoff(1) } else { rest.delay }),
+            not_before: now.plus(rest.delay),
             request_id: match rest.unchanged {
                 true => job.part.request_id.clone(),
                 false => String::new(),
@@ -375,16 +554,20 @@ impl Releaser {
         }
     }
 
-    /// Takes what is done off the head of the side log. `None`: the key is gone.
-    fn settle(
+    /// Takes what is done off the head of the side log. `None`: the key is gone, or what stands
+    /// under its name now is not what was read.
+    fn take_off(
         &self,
         tx: &mut Tx,
-        key: &ParkedKey,
-        head: &Head,
+        work: &Work<'_>,
         settled: &Settled,
     ) -> Option<Option<ParkedKey>> {
-        let (mut now, revision) = self.parked.get(&key.key)?;
-        self.parked.expect(tx, &key.key, revision);
+        if self.parked.drops() != work.turn.drops {
+            return None;
+        }
+        let (head, name) = (&work.head, &work.turn.key.key);
+        let (mut now, revision) = self.parked.get(name)?;
+        self.parked.expect(tx, name, revision);
         let done_bytes: usize = head
             .batch
             .iter()
@@ -400,7 +583,7 @@ impl Releaser {
             rest.append(&head.left);
             let last = now.first_run + touched - 1;
             for run in now.first_run..=last {
-                let run_key = self.parked.run_key(&key.key, run);
+                let run_key = self.parked.run_key(name, run);
                 let value = match rest.is_empty() || run < last {
                     true => Value::Delete,
                     false => Value::Blob(Bytes::from(rest.to_stored())),
@@ -414,14 +597,14 @@ impl Releaser {
             now.reason.clone_from(why);
         }
         let left = (now.records > 0).then_some(now);
-        self.parked.write(tx, &key.key, left.as_ref());
+        self.parked.write(tx, name, left.as_ref());
         Some(left)
     }
 }
 
-/// What an attempt changes in a key.
-struct Settled {
-    done: usize,
-    release: Release,
-    why: Option<String>,
+fn housekeeping() -> Tx {
+    Tx {
+        urgency: Urgency::Housekeeping,
+        ..Tx::default()
+    }
 }

@@ -1,25 +1,28 @@
 //! What is stored of a mapping, and the operations on it.
+//!
+//! - `inner`: what the pollers of all mappings share
+//! - `keys`: where things are stored
 
-use std::collections::{BTreeMap, HashMap};
+mod inner;
+mod keys;
+
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use shardmill_core::mapping::{
     BadPolicy, Cursor, FilterCriteria, Policy, Position, StartingPosition,
 };
-use shardmill_core::{Sandbox, Scope, ShardId, ShardKey, Stream, StreamId, StreamName, UnixMillis};
-use shardmill_store::{
-    CommitError, Expect, Key, ReadError, Seek, Store, Table, Tx, Urgency, Value,
-};
-use tokio::sync::watch;
+use shardmill_core::{Sandbox, Scope, ShardKey, StreamId, StreamName, UnixMillis};
+use shardmill_store::{CommitError, Expect, Key, ReadError, Store, Table, Tx, Urgency, Value};
 use tokio_util::sync::CancellationToken;
 
-use super::dry_run::DryRuns;
-use super::failures::Ledger;
+pub(super) use self::inner::Inner;
+use self::inner::Parts;
+pub(super) use self::keys::{
+    cursor_key, cursor_prefix, mapping_key, seek_of, shard_of, shards_in_order,
+};
 use super::ids::Ids;
-use super::metrics::MappingMetrics;
-use super::parked::ParkedKeys;
 use super::supervisor;
 use crate::clock::Clock;
 use crate::delivery::{self, Delivery, DeliveryError, Destination};
@@ -160,42 +163,6 @@ pub struct Mappings {
     pub(super) inner: Arc<Inner>,
 }
 
-type FunctionLocks = HashMap<(Scope, String), Arc<tokio::sync::RwLock<()>>>;
-
-/// What pollers share.
-pub(super) struct Inner {
-    pub(super) store: Arc<dyn Store>,
-    pub(super) sandbox: Arc<dyn Sandbox>,
-    pub(super) functions: Arc<Functions>,
-    pub(super) clock: Clock,
-    pub(super) changes: watch::Sender<u64>,
-    /// Changes when a change of a mapping has taken effect.
-    pub(super) settled: watch::Sender<u64>,
-    pub(super) metrics: Mutex<HashMap<String, Arc<MappingMetrics>>>,
-    /// Held while a mapping is made or changed, so that what was looked up still holds.
-    pub(super) control: tokio::sync::Mutex<()>,
-    /// Parked keys, by mapping.
-    pub(super) parked: Mutex<HashMap<String, Arc<ParkedKeys>>>,
-    /// Mappings as they run: nothing older of them does. By id.
-    pub(super) applied: Mutex<BTreeMap<String, Mapping>>,
-    /// Where pollers note what they have in flight; nowhere without one.
-    pub(super) notes: Option<PathBuf>,
-    pub(super) ids: Ids,
-    /// Batches of one function share this lock; one that met three conflicts holds it alone.
-    pub(super) function_locks: Mutex<FunctionLocks>,
-    /// Reports what is given up.
-    pub(super) delivery: Delivery,
-    /// How much is kept of what was given up.
-    pub(super) ledger: Ledger,
-    /// What the simulator is tested with.
-    #[cfg(test)]
-    pub(super) defect: std::sync::OnceLock<super::sim::defect::Defect>,
-    #[cfg(test)]
-    pub(super) defect_fired: std::sync::atomic::AtomicBool,
-    /// Dry runs that somebody is looking at.
-    pub(super) dry_runs: DryRuns,
-}
-
 impl Mappings {
     /// Over this store, sandbox and functions. Runs nothing yet.
     pub fn new(
@@ -232,29 +199,17 @@ impl Mappings {
         delivery: Delivery,
         ids: Ids,
     ) -> Self {
+        let parts = Parts {
+            store,
+            sandbox,
+            functions,
+            clock,
+            notes,
+            delivery,
+            ids,
+        };
         Self {
-            inner: Arc::new(Inner {
-                store,
-                sandbox,
-                functions,
-                clock,
-                changes: watch::Sender::new(0),
-                settled: watch::Sender::new(0),
-                metrics: Mutex::default(),
-                control: tokio::sync::Mutex::default(),
-                parked: Mutex::default(),
-                applied: Mutex::default(),
-                notes,
-                ids,
-                dry_runs: DryRuns::default(),
-                function_locks: Mutex::default(),
-                delivery,
-                ledger: Ledger::default(),
-                #[cfg(test)]
-                defect: std::sync::OnceLock::new(),
-                #[cfg(test)]
-                defect_fired: std::sync::atomic::AtomicBool::new(false),
-            }),
+            inner: Arc::new(Inner::new(parts)),
         }
     }
 
@@ -292,15 +247,11 @@ impl Mappings {
         if inner.store.get(&function_key)?.is_none() {
             return Err(MappingError::NoFunction(request.function));
         }
-        for other in self.list(scope)? {
-            let same = other.stream_id == stream.id && other.function == request.function;
-            if same || request.name.as_ref() == Some(&other.name) {
-                if other.deleting {
-                    return Err(MappingError::Deleting(other.name));
-                }
-                return Err(MappingError::Exists(other.name));
-            }
-        }
+        let function = request.function.as_str();
+        self.refuse_another(scope, |other| {
+            let same = other.stream_id == stream.id && other.function == function;
+            same || request.name.as_ref() == Some(&other.name)
+        })?;
         let destination = request.on_failure.as_ref();
         let destination = destination.map(|d| inner.delivery.check(scope, d));
         let destination = destination.transpose()?.flatten();
@@ -350,7 +301,7 @@ impl Mappings {
                 ..Tx::default()
             })
             .await?;
-        self.inner.changed();
+        self.inner.changed(&mapping.id);
         Ok(mapping)
     }
 
@@ -395,6 +346,12 @@ impl Mappings {
             if policy.deaggregate != mapping.policy.deaggregate {
                 return Err(MappingError::Deaggregate(mapping.name));
             }
+            let keys = self.inner.parked_of(&mapping)?.sums().keys;
+            if keys > 0 && policy.window().is_some() {
+                // What is let go on is delivered without a window.
+                let name = mapping.name;
+                return Err(MappingError::Parked { name, keys });
+            }
             mapping.policy = policy;
         }
         if let Some(function) = change.function {
@@ -403,6 +360,10 @@ impl Mappings {
                 return Err(MappingError::NoFunction(function));
             }
             expect.push(Expect::Present(key));
+            self.refuse_another(scope, |other| {
+                let same = other.stream_id == mapping.stream_id && other.function == function;
+                same && other.id != mapping.id
+            })?;
             mapping.function = function;
         }
         if let Some(destination) = change.on_failure {
@@ -425,8 +386,21 @@ impl Mappings {
             ..Tx::default()
         };
         self.inner.store.commit(tx).await?;
-        self.inner.changed();
+        self.inner.changed(&mapping.id);
         Ok(mapping)
+    }
+
+    /// Refuses what another mapping stands in the way of.
+    fn refuse_another(
+        &self,
+        scope: &Scope,
+        is_in_the_way: impl Fn(&Mapping) -> bool,
+    ) -> Result<(), MappingError> {
+        match self.list(scope)?.into_iter().find(is_in_the_way) {
+            Some(other) if other.deleting => Err(MappingError::Deleting(other.name)),
+            Some(other) => Err(MappingError::Exists(other.name)),
+            None => Ok(()),
+        }
     }
 
     /// Deletes a mapping with its checkpoints and parked records: it takes no more batches from
@@ -445,136 +419,10 @@ impl Mappings {
     }
 }
 
-impl Inner {
-    /// Every mapping whose key begins with `prefix`. One that is damaged is reported and left
-    /// out: the others run.
-    pub(super) fn stored(&self, prefix: &Key) -> Result<Vec<Mapping>, ReadError> {
-        let all = self.store.scan(prefix, None, usize::MAX)?;
-        let parse = |bytes: &[u8]| {
-            serde_json::from_slice(bytes)
-                .inspect_err(|error| tracing::error!(%error, "a mapping is damaged and left out"))
-                .ok()
-        };
-        Ok(all
-            .iter()
-            .filter_map(|(_, stored)| parse(&stored.value))
-            .collect())
-    }
-
-    /// Writes a mapping that exists.
-    pub(super) async fn write(&self, mapping: &Mapping) -> Result<(), MappingError> {
-        let key = mapping_key(mapping);
-        let tx = Tx {
-            expect: vec![Expect::Present(key.clone())],
-            writes: vec![(key, Value::Inline(to_json(mapping)))],
-            urgency: Urgency::Housekeeping,
-            ..Tx::default()
-        };
-        self.store.commit(tx).await?;
-        self.changed();
-        Ok(())
-    }
-
-    pub(super) fn changed(&self) {
-        self.changes.send_modify(|n| *n += 1);
-    }
-
-    pub(super) fn metrics_of(&self, mapping: &str) -> Arc<MappingMetrics> {
-        let mut all = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(all.entry(mapping.to_owned()).or_default())
-    }
-
-    /// The parked keys of a mapping, which all its pollers share.
-    pub(super) fn parked_of(&self, mapping: &Mapping) -> Result<Arc<ParkedKeys>, ReadError> {
-        let mut all = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = all.get(&mapping.id) {
-            return Ok(Arc::clone(found));
-        }
-        let parked = Arc::new(ParkedKeys::open(self, mapping)?);
-        all.insert(mapping.id.clone(), Arc::clone(&parked));
-        Ok(parked)
-    }
-
-    /// Notes as what mappings run.
-    pub(super) fn note_applied(&self, applied: BTreeMap<String, Mapping>) {
-        let mut held = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        let settled = *held != applied;
-        *held = applied;
-        drop(held);
-        if settled {
-            self.settled.send_modify(|n| *n += 1);
-        }
-    }
-
-    /// As what a mapping runs; `None` when something older of it does, or nothing did yet.
-    pub(super) fn applied(&self, id: &str) -> Option<Mapping> {
-        let held = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        held.get(id).cloned()
-    }
-
-    /// Removes a mapping of which nothing runs, with its checkpoints and parked records.
-    pub(super) async fn remove(&self, mapping: &Mapping) -> Result<(), MappingError> {
-        let mut tx = Tx {
-            urgency: Urgency::Housekeeping,
-            ..Tx::default()
-        };
-        tx.writes.push((mapping_key(mapping), Value::Delete));
-        for (key, _) in self.store.scan(&cursor_prefix(mapping), None, usize::MAX)? {
-            tx.writes.push((key, Value::Delete));
-        }
-        self.parked_of(mapping)?.delete_all(self, &mut tx)?;
-        self.store.commit(tx).await?;
-        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        parked.remove(&mapping.id);
-        drop(parked);
-        let mut metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
-        metrics.remove(&mapping.id);
-        drop(metrics);
-        self.changed();
-        Ok(())
-    }
-}
-
 /// Says what in a mapping's filters is allowed and hardly meant.
 fn warn_of_filters(mapping: &str, policy: &Policy) {
     let compiled = FilterCriteria::compile(&policy.filter_criteria);
     for warning in compiled.iter().flat_map(FilterCriteria::lint) {
         tracing::warn!(mapping, %warning, "a filter");
     }
-}
-
-/// Where a mapping is stored.
-pub(super) fn mapping_key(mapping: &Mapping) -> Key {
-    Key::new(Table::Mapping, &mapping.scope).part(&mapping.id)
-}
-
-/// Where a mapping's cursors are stored.
-pub(super) fn cursor_prefix(mapping: &Mapping) -> Key {
-    Key::new(Table::Cursor, &mapping.scope)
-        .part(&mapping.id)
-        .number(mapping.stream_id.0)
-}
-
-/// Where the cursor of a shard is stored.
-pub(super) fn cursor_key(mapping: &Mapping, shard: ShardId) -> Key {
-    cursor_prefix(mapping).number(u64::from(shard.0))
-}
-
-pub(super) fn shard_of(key: &Key) -> Option<ShardId> {
-    let (_, parts) = key.split()?;
-    let number = u64::from_be_bytes((*parts.last()?).try_into().ok()?);
-    u32::try_from(number).ok().map(ShardId)
-}
-
-pub(super) fn seek_of(position: StartingPosition) -> Seek {
-    match position {
-        StartingPosition::TrimHorizon => Seek::TrimHorizon,
-        StartingPosition::Latest => Seek::Latest,
-        StartingPosition::AtTimestamp(time) => Seek::AtTime(time),
-    }
-}
-
-/// A stream's shards that a mapping has to read, in an order that has parents before children.
-pub(super) fn shards_in_order(stream: &Stream) -> impl Iterator<Item = ShardId> {
-    stream.shards.iter().map(|s| s.id)
 }

@@ -3,14 +3,14 @@
 //! begin only when its parents are done. A mapping that is being deleted goes when nothing of it
 //! runs any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use shardmill_core::mapping::{Cursor, Position};
 use shardmill_core::{ShardId, ShardKey, Stream};
 use shardmill_store::{Expect, Key, ReadError, Seek, Table, Tx, Urgency, Value};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::poller::{End, Poller};
@@ -22,11 +22,11 @@ use crate::functions::to_json;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// A mapping's id and what of it runs.
-type WorkerId = (String, Worker);
+pub(super) type WorkerId = (String, Worker);
 
 /// What runs for a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Worker {
+pub(super) enum Worker {
     /// The poller of a shard.
     Poller(ShardId),
     /// The releaser of its parked keys.
@@ -54,11 +54,16 @@ enum Progress {
     Unknown,
 }
 
+/// A task that ended, and what it came to.
+type Joined = Result<(task::Id, End), task::JoinError>;
+
 struct Supervisor {
     inner: Arc<Inner>,
     kill: CancellationToken,
     running: BTreeMap<WorkerId, Running>,
-    tasks: JoinSet<(WorkerId, End)>,
+    tasks: JoinSet<End>,
+    /// Whose task each is.
+    ids: HashMap<task::Id, WorkerId>,
     /// Shards that are read to their end, by mapping and its epoch, so that nobody looks again.
     finished: BTreeSet<(String, u64, ShardId)>,
     /// Whether a shard has no cursor because none could be made.
@@ -73,6 +78,7 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken, kill: Cancel
         kill,
         running: BTreeMap::new(),
         tasks: JoinSet::new(),
+        ids: HashMap::new(),
         finished: BTreeSet::new(),
         lacks_cursor: false,
     };
@@ -86,7 +92,7 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken, kill: Cancel
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            Some(ended) = supervisor.tasks.join_next() => supervisor.all_ended(ended),
+            Some(ended) = supervisor.tasks.join_next_with_id() => supervisor.all_ended(ended),
             () = tokio::time::sleep(RETRY), if reconciled.is_err() || supervisor.lacks_cursor => {}
             changed = mappings.changed() => if changed.is_err() { break },
             changed = streams.changed() => if changed.is_err() { break },
@@ -95,7 +101,7 @@ pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken, kill: Cancel
     for poller in supervisor.running.values() {
         poller.stop.cancel();
     }
-    while let Some(ended) = supervisor.tasks.join_next().await {
+    while let Some(ended) = supervisor.tasks.join_next_with_id().await {
         supervisor.ended(ended);
     }
 }
@@ -119,7 +125,7 @@ impl Supervisor {
                 let id = (mapping.id.clone(), Worker::Poller(shard));
                 wanted.insert(id, Arc::clone(&mapping));
             }
-            if self.inner.parked_of(&mapping)?.next_release().is_some() {
+            if self.inner.parked_of(&mapping)?.has_releases() {
                 wanted.insert((mapping.id.clone(), Worker::Releaser), mapping);
             }
         }
@@ -131,10 +137,14 @@ impl Supervisor {
             }
         }
         for (id, mapping) in wanted {
-            if !self.running.contains_key(&id) {
+            if !self.running.contains_key(&id) && !self.inner.is_dead(&id, &mapping) {
                 self.start(id, mapping)?;
             }
         }
+        let epochs: BTreeSet<(&str, u64)> =
+            stored.iter().map(|m| (m.id.as_str(), m.epoch)).collect();
+        self.finished
+            .retain(|(id, epoch, _)| epochs.contains(&(id.as_str(), *epoch)));
         self.note_applied(stored).await
     }
 
@@ -271,48 +281,59 @@ impl Supervisor {
         let (inner, kill) = (Arc::clone(&self.inner), self.kill.clone());
         let (stopped, of) = (stop.clone(), Arc::clone(&mapping));
         let running = Running { mapping, stop };
-        let key = id.clone();
-        match id.1 {
+        let task = match id.1 {
             Worker::Poller(shard) => {
                 let poller = Poller::new(inner, of, shard, stopped, kill)?;
-                self.tasks.spawn(async move { (id, poller.run().await) });
+                self.tasks.spawn(poller.run())
             }
             Worker::Releaser => {
                 let releaser = Releaser::new(inner, of, stopped, kill)?;
                 self.tasks.spawn(async move {
                     releaser.run().await;
-                    (id, End::Stopped)
-                });
+                    End::Stopped
+                })
             }
-        }
-        self.running.insert(key, running);
+        };
+        self.ids.insert(task.id(), id.clone());
+        self.running.insert(id, running);
         Ok(())
     }
 
     /// Takes note of a worker that ended, and of all that ended with it: a thousand pollers that
     /// stop together are worth one look at what is stored.
-    fn all_ended(&mut self, first: Result<(WorkerId, End), tokio::task::JoinError>) {
+    fn all_ended(&mut self, first: Joined) {
         self.ended(first);
-        while let Some(ended) = self.tasks.try_join_next() {
+        while let Some(ended) = self.tasks.try_join_next_with_id() {
             self.ended(ended);
         }
     }
 
-    fn ended(&mut self, ended: Result<(WorkerId, End), tokio::task::JoinError>) {
-        let (id, end) = match ended {
-            Ok(ended) => ended,
-            Err(error) => {
-                // A panic is a bug in a poller. The shard stands still until the next start,
-                // which is safer than to run a bug again and again.
-                tracing::error!(%error, "a poller died; its shard stands still until a restart");
-                return;
-            }
+    fn ended(&mut self, ended: Joined) {
+        let task = match &ended {
+            Ok((task, _)) => *task,
+            Err(error) => error.id(),
         };
-        let Some(running) = self.running.remove(&id) else {
+        let id = self.ids.remove(&task);
+        let Some((id, running)) = id.and_then(|id| self.running.remove_entry(&id)) else {
             return;
         };
-        if let (Worker::Poller(shard), End::Finished) = (id.1, end) {
-            self.finished.insert((id.0, running.mapping.epoch, shard));
+        match ended {
+            Ok((_, End::Finished)) => {
+                if let Worker::Poller(shard) = id.1 {
+                    self.finished.insert((id.0, running.mapping.epoch, shard));
+                }
+            }
+            Ok((_, End::Stopped | End::Fenced)) => {}
+            // A panic is a bug of ours. It stands still until somebody says otherwise, which is
+            // safer than to run a bug again and again.
+            Err(error) => {
+                let mapping = &running.mapping;
+                let why = format!(
+                    "a bug in the host: {error}; it begins anew when the host is restarted, or                      the mapping is changed or resumed"
+                );
+                tracing::error!(mapping = mapping.name, worker = ?id.1, %error, "a worker died");
+                self.inner.note_dead(id, mapping, &why);
+            }
         }
     }
 }

@@ -160,7 +160,7 @@ impl Mappings {
             },
             applied => state_between(applied.as_ref(), &mapping),
         };
-        let parked = inner.parked_of(&mapping)?.list();
+        let parked = inner.parked_of(&mapping)?.sums();
         let figures = metrics.snapshot();
         Ok(MappingView {
             state,
@@ -168,10 +168,10 @@ impl Mappings {
             metrics: figures,
             waiting_records: figures.waiting(),
             delivery: inner.delivery.figures(&mapping.id),
-            circuit: metrics.breaker().circuit(),
-            parked_keys: parked.len(),
-            parked_records: parked.iter().map(|key| key.records).sum(),
-            parked_bytes: parked.iter().map(|key| key.bytes).sum(),
+            circuit: metrics.circuit(),
+            parked_keys: parked.keys,
+            parked_records: parked.records,
+            parked_bytes: parked.bytes,
             shards,
             mapping,
         })
@@ -223,6 +223,8 @@ impl Inner {
             .filter_map(|lane| lane.parts.first())
             .min_by_key(|p| p.span.from);
         let counts = place.metrics.shard(shard);
+        let stands_still = cursor.paused.as_ref().map(|paused| paused.reason.clone());
+        let stands_still = stands_still.or_else(|| self.death(place.mapping, shard));
         let metrics = counts.snapshot();
         Ok(ShardView {
             shard: shard.to_string(),
@@ -232,7 +234,7 @@ impl Inner {
             iterator_age_ms: age.map_or(0, |age| age.as_millis() as u64),
             expires_in_ms: age.and_then(|age| place.expires_in(age)),
             state: match part {
-                _ if cursor.paused.is_some() => ShardState::Paused,
+                _ if stands_still.is_some() => ShardState::Paused,
                 Some(part) if part.attempts > 0 => ShardState::Retrying,
                 None if behind == 0 => ShardState::Idle,
                 _ => ShardState::Running,
@@ -242,7 +244,7 @@ impl Inner {
             last_error: counts.last_error(),
             waiting_records: metrics.waiting(),
             metrics,
-            paused: cursor.paused.clone().map(|p| p.reason),
+            paused: stands_still,
             lanes: cursor.lanes.iter().map(LaneView::of).collect(),
         })
     }

@@ -1,6 +1,8 @@
 //! What follows from an attempt, and from records that no attempt can deliver: decided by the
 //! rules of core, committed in one transaction.
 
+use std::sync::Arc;
+
 use shardmill_core::ShardId;
 use shardmill_core::batch::Batch;
 use shardmill_core::effects::Effects;
@@ -725,19 +727,27 @@ impl Poller {
         };
         let shard = self.source.shard.shard;
         let (mut tx, key) = turn.transaction(&self.inner, &self.mapping, shard, self.revision);
-        let parked = self
-            .parked
-            .add_to(&mut tx, &parking, self.inner.clock.now());
+        let keys = Arc::clone(&self.parked);
+        let _shared = match parking.is_empty() {
+            true => None,
+            false => Some(keys.shared().await),
+        };
+        let now = self.inner.clock.now();
+        let Some(parked) = keys.add_to(&mut tx, &parking, now) else {
+            // A key was freed since records were sorted as later ones of it: sort again.
+            self.lanes.forget();
+            return Ok(Committed::Conflict);
+        };
         #[cfg(test)]
         let tx = self.inner.progress_first(tx, &key).await;
         match self.inner.store.commit(tx).await {
             Ok(receipt) => {
                 self.revision = receipt.revision;
                 self.cursor = turn.into_cursor();
-                self.parked.committed(parked, receipt.revision);
                 self.lanes.clear_parked();
                 self.unsaved = None;
                 counts.add_to(&self.counts);
+                keys.committed(&self.inner, parked, receipt.revision);
                 Ok(Committed::Done)
             }
             Err(CommitError::Conflict(changed)) if changed == key => {
@@ -745,7 +755,7 @@ impl Poller {
             }
             Err(CommitError::Conflict(changed)) if self.parked.owns(&changed) => {
                 // Somebody has let a parked key go on, or parked it: sort again.
-                self.parked.reload(&self.inner)?;
+                self.parked.refresh(&self.inner, &changed)?;
                 self.lanes.forget();
                 Ok(Committed::Conflict)
             }
@@ -765,22 +775,8 @@ impl Poller {
     }
 
     fn note_breaker(&self, judgement: &Judgement) {
-        let threshold = self.mapping.policy.circuit_breaker;
-        if threshold == 0 {
-            return;
-        }
         let now = self.inner.clock.now();
-        let mut breaker = self.metrics.breaker();
-        let failed = match judgement {
-            Judgement::Success | Judgement::Partial(_) => false,
-            Judgement::Failed(_) => true,
-            // The handler is not at fault.
-            Judgement::Throttled(_) => return breaker.not_run(now),
-        };
-        if breaker.ended(failed, threshold, now) {
-            let (mapping, circuit) = (&self.mapping.name, breaker.circuit());
-            tracing::warn!(mapping, ?circuit, "the circuit breaker changed");
-        }
+        self.metrics.note_breaker(&self.mapping, judgement, now);
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use shardmill_core::event::{EMPTY_EVENT_BYTES, EventSource, EventWindow};
 use shardmill_core::limits::MAX_EVENT_BYTES;
 use shardmill_core::mapping::{
-    Admission, Intake, MAX_WINDOW_STATE_BYTES, OnExhausted, Part, Position, Ready, Sorted, Span,
-    WindowStep, WindowView, Work, window_end, window_step,
+    Intake, MAX_WINDOW_STATE_BYTES, OnExhausted, Part, Position, Ready, Sorted, Span, WindowStep,
+    WindowView, Work, window_end, window_step,
 };
 use shardmill_core::{Batch, RecordRef, UnixMillis};
 
@@ -172,7 +172,6 @@ impl Poller {
         for block in &blocks {
             self.lanes.offer(block, from, &mut intake);
         }
-        drop(parked);
         self.counts.count_first_read(self.lanes.take_first_read());
         Ok(())
     }
@@ -279,12 +278,7 @@ impl Poller {
             self.report(&Trouble::Full);
             return Err(now.plus(super::TROUBLE_WAIT));
         }
-        if self.mapping.policy.circuit_breaker > 0
-            && let Admission::Wait(until) = self.metrics.breaker().admit(now)
-        {
-            return Err(until);
-        }
-        Ok(())
+        self.metrics.admit(&self.mapping, now)
     }
 
     /// The batch that a free lane runs next: its first part, the final invocation of its window,
@@ -376,7 +370,7 @@ impl Poller {
             size: &size,
         };
         let read = {
-            let parked: std::collections::BTreeSet<String> = self.parked.names().clone();
+            let parked = self.parked.names();
             let filters = &self.filters;
             let mut sort = |record: &RecordRef<'_>| match filters.sort(record) {
                 Sorted::Deliver if parked.contains(record.parts.key) => Sorted::Park,

@@ -225,15 +225,6 @@ impl Cursor {
         }
         was_paused
     }
-
-    /// The cursor a person has moved to `low`: a new epoch with nothing begun.
-    #[must_use]
-    pub fn moved_to(&self, low: Position) -> Self {
-        Self {
-            epoch: self.epoch + 1,
-            ..Self::starting_at(low)
-        }
-    }
 }
 
 /// The lane of `count` that takes a partition key: all its records go there, whatever hash key a

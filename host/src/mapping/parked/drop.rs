@@ -1,0 +1,134 @@
+//! Records of parked keys that stand in the way of a rewind: which they are, and how they are
+//! dropped. With a rewind of some shards, only the records of those: what others have parked
+//! would not be read again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shardmill_core::{Batch, ShardId};
+use shardmill_store::{ReadError, Tx, Value};
+
+use super::{ParkedKey, ParkedKeys};
+use crate::mapping::resource::Inner;
+
+/// Places of records: by shard, their positions.
+pub(in crate::mapping) type Places = BTreeMap<ShardId, BTreeSet<u64>>;
+
+/// What stands in the way.
+#[derive(Default)]
+pub(in crate::mapping) struct InTheWay {
+    keys: Vec<Cut>,
+    records: Places,
+}
+
+/// A key, and what stays of its runs.
+struct Cut {
+    key: ParkedKey,
+    stays: Vec<Batch>,
+}
+
+impl InTheWay {
+    /// How many keys.
+    pub(in crate::mapping) fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Their records.
+    pub(in crate::mapping) fn into_records(self) -> Places {
+        self.records
+    }
+}
+
+impl ParkedKeys {
+    /// What stands in the way of a rewind of these shards; `None`: of all. A key whose
+    /// records cannot be read counts only when all shards are meant.
+    pub(in crate::mapping) async fn in_the_way(
+        &self,
+        inner: &Inner,
+        shards: Option<&BTreeSet<ShardId>>,
+    ) -> Result<InTheWay, ReadError> {
+        let mut found = InTheWay::default();
+        for key in self.list() {
+            let mut stays = Vec::new();
+            let mut records = Vec::new();
+            let mut damaged = false;
+            for run in key.first_run..key.next_run {
+                let stored = inner.store.blob(&self.run_key(&key.key, run)).await;
+                let batch = stored.ok().flatten().map(Batch::from_stored);
+                let Some(Ok(batch)) = batch else {
+                    let mapping = &self.mapping;
+                    tracing::warn!(mapping, key = key.key, run, "parked records are damaged");
+                    damaged = true;
+                    break;
+                };
+                let mut rest = Batch::default();
+                for (record, single) in batch.singles() {
+                    if shards.is_none_or(|shards| shards.contains(&record.shard())) {
+                        records.push((record.shard(), record.position));
+                    } else {
+                        rest.append(&single);
+                    }
+                }
+                if !rest.is_empty() {
+                    stays.push(rest);
+                }
+            }
+            if shards.is_some() && (damaged || records.is_empty()) {
+                continue;
+            }
+            for (shard, position) in records {
+                found.records.entry(shard).or_default().insert(position);
+            }
+            found.keys.push(Cut { key, stays });
+        }
+        Ok(found)
+    }
+
+    /// Adds to a transaction that what stands in the way is dropped. Whoever asks holds the keys
+    /// alone, and calls [`ParkedKeys::dropped`] afterwards.
+    pub(in crate::mapping) fn drop_from(
+        &self,
+        inner: &Inner,
+        tx: &mut Tx,
+        found: &InTheWay,
+        shards: Option<&BTreeSet<ShardId>>,
+    ) -> Result<(), ReadError> {
+        if shards.is_none() {
+            return self.delete_all(inner, tx);
+        }
+        for Cut { key, stays } in &found.keys {
+            let mut stays = stays.iter();
+            let mut left = ParkedKey {
+                next_run: key.first_run,
+                records: 0,
+                bytes: 0,
+                release: super::Release::default(),
+                ..key.clone()
+            };
+            for run in key.first_run..key.next_run {
+                let value = match stays.next() {
+                    Some(batch) => {
+                        left.next_run = run + 1;
+                        left.records += batch.len() as u64;
+                        let sizes = batch.iter().map(|r| r.payload_bytes() as u64);
+                        left.bytes += sizes.sum::<u64>();
+                        Value::Blob(batch.to_stored().into())
+                    }
+                    None => Value::Delete,
+                };
+                tx.writes.push((self.run_key(&key.key, run), value));
+            }
+            self.write(tx, &key.key, (left.records > 0).then_some(&left));
+        }
+        Ok(())
+    }
+
+    /// Takes over what is stored after records were dropped.
+    pub(in crate::mapping) fn dropped(&self, inner: &Inner) -> Result<(), ReadError> {
+        let mut fresh = super::Held::default();
+        self.read(inner, &mut fresh)?;
+        let mut held = self.held();
+        fresh.drops = held.drops + 1;
+        *held = fresh;
+        Ok(())
+    }
+}
