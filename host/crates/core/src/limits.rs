@@ -80,6 +80,8 @@ pub const MAX_TUMBLING_WINDOW: Duration = Duration::from_secs(900);
 pub const DEFAULT_PARKED_KEYS: u32 = 1_000;
 /// Keys of one mapping that may be parked at the most: each is looked up for each record.
 pub const MAX_PARKED_KEYS: u32 = 100_000;
+/// Bytes of one mapping's parked records at the most: 1 TiB.
+pub const MAX_PARKED_BYTES: u64 = 1 << 40;
 /// Bytes of one mapping's parked records, unless it says otherwise.
 pub const DEFAULT_PARKED_BYTES: u64 = 64 << 20;
 /// Entries of one PutRecords call.

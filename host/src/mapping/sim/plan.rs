@@ -291,13 +291,14 @@ fn policy(dice: &mut Dice) -> Policy {
     policy
 }
 
-/// Lanes, filters or a window: a window goes with neither.
+/// Lanes, filters or a window: a window goes with neither, nor with parked keys.
 fn shape(dice: &mut Dice, policy: &mut Policy) {
     policy.tumbling_window = Duration::ZERO;
     policy.parallelization_factor = 1;
     policy.filter_criteria = Vec::new();
     if dice.percent(25) {
         policy.tumbling_window = Duration::from_secs(dice.pick(&[2, 10, 30]));
+        without_parking(policy);
         return;
     }
     policy.parallelization_factor = dice.pick(&[1, 1, 2, 3, 4]);
@@ -311,10 +312,20 @@ fn changed(dice: &mut Dice, before: &Policy) -> Policy {
     let mut policy = before.clone();
     match dice.roll(3) {
         0 => policy.batch_size = 1 + dice.roll(8) as u32,
-        1 => policy.on_exhausted = on_exhausted(dice),
+        1 => {
+            policy.on_exhausted = on_exhausted(dice);
+            without_parking(&mut policy);
+        }
         _ => shape(dice, &mut policy),
     }
     policy
+}
+
+/// Keys are not parked with a window.
+fn without_parking(policy: &mut Policy) {
+    if policy.window().is_some() && policy.on_exhausted == OnExhausted::Park {
+        policy.on_exhausted = OnExhausted::Discard;
+    }
 }
 
 fn on_exhausted(dice: &mut Dice) -> OnExhausted {

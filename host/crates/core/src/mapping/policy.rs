@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{
     DEFAULT_BATCH_SIZE, DEFAULT_PARKED_BYTES, DEFAULT_PARKED_KEYS, MAX_BATCH_SIZE,
-    MAX_BATCHING_WINDOW, MAX_PARALLELIZATION_FACTOR, MAX_PARKED_KEYS, MAX_RETRY_ATTEMPTS,
-    MAX_TUMBLING_WINDOW,
+    MAX_BATCHING_WINDOW, MAX_PARALLELIZATION_FACTOR, MAX_PARKED_BYTES, MAX_PARKED_KEYS,
+    MAX_RETRY_ATTEMPTS, MAX_TUMBLING_WINDOW,
 };
 use crate::mapping::{BadFilter, FilterCriteria};
 use crate::time::UnixMillis;
@@ -62,7 +62,8 @@ pub struct Policy {
     /// Batches of one shard that may run at a time, 1 … 10; each partition key stays in order.
     #[serde(default = "one")]
     pub parallelization_factor: u32,
-    /// Length of a tumbling window, 0 … 900 s; 0: none. Not together with lanes or filters.
+    /// Length of a tumbling window, 0 … 900 s; 0: none. Not together with lanes, filters
+    /// or `Park`.
     #[serde(default)]
     pub tumbling_window: Duration,
     /// Patterns of which a record must match one, 0 … 10; none: every record is delivered.
@@ -72,13 +73,14 @@ pub struct Policy {
     /// consumer of enhanced fan-out. Stays as the mapping was made.
     #[serde(default)]
     pub deaggregate: bool,
-    /// Failed batches in a row after which the mapping waits before it tries one more; 0: never.
+    /// Failed batches in a row after which the mapping waits before it tries one more, 0 … 10,000;
+    /// 0: never.
     #[serde(default)]
     pub circuit_breaker: u32,
     /// With `Park`: keys that may be parked, 1 … 100,000. At the bound a shard pauses.
     #[serde(default = "default_parked_keys")]
     pub max_parked_keys: u32,
-    /// With `Park`: bytes of parked records. At the bound a shard pauses.
+    /// With `Park`: bytes of parked records, 1 … 1 TiB. At the bound a shard pauses.
     #[serde(default = "default_parked_bytes")]
     pub max_parked_bytes: u64,
 }
@@ -218,6 +220,18 @@ impl Policy {
             &|| self.max_parked_keys.to_string(),
             "1 to 100000",
         )?;
+        range(
+            (1..=MAX_PARKED_BYTES).contains(&self.max_parked_bytes),
+            "bytes of parked records",
+            &|| self.max_parked_bytes.to_string(),
+            "1 byte to 1 TiB",
+        )?;
+        range(
+            self.circuit_breaker <= MAX_RETRY_ATTEMPTS,
+            "circuit breaker",
+            &|| self.circuit_breaker.to_string(),
+            "0 to 10000 failed batches",
+        )?;
         FilterCriteria::compile(&self.filter_criteria)?;
         if self.window().is_some() {
             if self.parallelization_factor > 1 {
@@ -225,6 +239,10 @@ impl Policy {
             }
             if !self.filter_criteria.is_empty() {
                 return Err(BadPolicy::Window("filter criteria"));
+            }
+            if self.on_exhausted == OnExhausted::Park {
+                // What is let go on would come behind its window, whose state is gone.
+                return Err(BadPolicy::Window("on_exhausted \"park\""));
             }
         }
         Ok(())
@@ -319,6 +337,28 @@ mod tests {
                     ..base()
                 },
                 "a tumbling window cannot be used together with filter criteria",
+            ),
+            (
+                Policy {
+                    tumbling_window: window,
+                    on_exhausted: OnExhausted::Park,
+                    ..base()
+                },
+                "a tumbling window cannot be used together with on_exhausted \"park\"",
+            ),
+            (
+                Policy {
+                    circuit_breaker: 10_001,
+                    ..base()
+                },
+                "circuit breaker 10001: 0 to 10000 failed batches expected",
+            ),
+            (
+                Policy {
+                    max_parked_bytes: 0,
+                    ..base()
+                },
+                "bytes of parked records 0: 1 byte to 1 TiB expected",
             ),
         ] {
             let bad = policy.check().expect_err(message);
