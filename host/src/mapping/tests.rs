@@ -39,7 +39,7 @@ mod windows;
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
-/// A handler that obeys its records: `ok`, `trap`, `spin`, `error`, `emit NAME`, `add` (adds one
+/// A handler that obeys its records: `ok`, `trap`, `spin`, `error`, `panic` (of the host), `emit NAME`, `add` (adds one
 /// to the key's value of keyed state). Every record that is done adds one to `done`.
 struct Script {
     carrier: Carrier,
@@ -48,6 +48,8 @@ struct Script {
     /// Windows of each invocation: start, state, final, ended early; and when it was.
     windows: Mutex<Vec<(UnixMillis, String, u32, UnixMillis)>>,
     takes: Duration,
+    /// What the next invocation takes beside that.
+    next_takes: Mutex<Duration>,
     /// The response of an event-mode handler; see [`contract`].
     response: Mutex<Option<String>>,
     /// How many of the next invocations the host has no room for.
@@ -89,8 +91,9 @@ impl Sandbox for Script {
         Box::pin(async move {
             let at_once = self.at_once.fetch_add(1, SeqCst) + 1;
             self.most_at_once.fetch_max(at_once, SeqCst);
-            if !self.takes.is_zero() {
-                tokio::time::sleep(self.takes).await;
+            let takes = self.takes + std::mem::take(&mut *self.next_takes.lock().unwrap());
+            if !takes.is_zero() {
+                tokio::time::sleep(takes).await;
             }
             self.at_once.fetch_sub(1, SeqCst);
             let left = |n: usize| n.checked_sub(1);
@@ -150,6 +153,7 @@ impl Script {
                 false => data.split(' ').next().unwrap_or_default(),
             };
             let bad = match word {
+                "panic" => panic!("a bug in the host"),
                 "trap" => Some(Cause::Trap {
                     trap: "unreachable".into(),
                     message: String::new(),
@@ -429,6 +433,7 @@ impl World {
             seen: Mutex::default(),
             windows: Mutex::default(),
             takes,
+            next_takes: Mutex::default(),
             response: Mutex::default(),
             throttles: AtomicUsize::new(0),
             healed: false.into(),
@@ -450,6 +455,12 @@ impl World {
             stop: CancellationToken::new(),
             running: None,
         }
+    }
+
+    /// The stream `in`.
+    fn stream(&self) -> Arc<Stream> {
+        let name = "in".parse().unwrap();
+        self.store.stream(&Scope::default(), &name).unwrap()
     }
 
     async fn create_stream(&self, name: &str, shards: u32) {
@@ -1186,6 +1197,8 @@ async fn records_that_were_trimmed_before_delivery_leave_one_entry() {
 /// anybody hears of it.
 struct Dying {
     store: Arc<dyn Store>,
+    /// What somebody else commits just before a transaction, if anything.
+    before: fn(&dyn Store, &Tx) -> Option<Tx>,
     left: AtomicUsize,
     after: bool,
     died: CancellationToken,
@@ -1198,6 +1211,9 @@ impl Store for Dying {
         Box::pin(async move {
             // As a store that has to wait for its disk.
             tokio::task::yield_now().await;
+            if let Some(before) = (self.before)(self.store.as_ref(), &tx) {
+                self.store.commit(before).await?;
+            }
             if left > 1 {
                 return self.store.commit(tx).await;
             }
@@ -1286,6 +1302,7 @@ async fn effects_are_there_exactly_once_whichever_commit_is_the_last() {
                 world.put_all(records()).await;
                 let died = CancellationToken::new();
                 let dying = Dying {
+                    before: |_, _| None,
                     store: world.store.clone(),
                     left: AtomicUsize::new(last),
                     after,

@@ -114,6 +114,197 @@ async fn a_rewind_begins_a_new_epoch_at_the_place() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rewind_returns_though_a_poller_commits_before_each_of_its_transactions() {
+    // It expected the revision of every cursor, and went round as long as there was work.
+    let mut world = World::new(RECORD, 1).await;
+    world.map(policy(3)).await;
+    world.put_all(["ok 1", "ok 2"]).await;
+    world.start();
+    world.drained().await;
+    let busy = Dying {
+        store: world.store.clone(),
+        left: AtomicUsize::new(100),
+        after: false,
+        died: CancellationToken::new(),
+        before: |store, tx| {
+            let of = |key: &Key, table| key.table() == Some(table);
+            let mut writes = tx.writes.iter();
+            writes.find(|(key, _)| of(key, shardmill_store::Table::Mapping))?;
+            let cursors = Key::table_prefix(shardmill_store::Table::Cursor);
+            let cursors = store.scan(&cursors, None, usize::MAX).unwrap().into_iter();
+            let again = |(key, stored): (Key, Versioned)| {
+                (key, shardmill_store::Value::Inline(stored.value))
+            };
+            Some(Tx {
+                writes: cursors.map(again).collect(),
+                ..Tx::default()
+            })
+        },
+    };
+    let other = World::over(Arc::new(busy), RECORD, world.clock);
+    let rewind = other.rewind(RewindTo::TrimHorizon, RewindOptions::default());
+    let rewound = tokio::time::timeout(Duration::from_secs(60), rewind).await;
+    assert_eq!(rewound.unwrap().unwrap().len(), 1);
+    assert_eq!(world.cursor().epoch, 2);
+    world.mappings.inner.changed(&world.view().await.mapping.id);
+    world.until(async |w| w.counter("done") == 4).await;
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rewind_to_a_record_leaves_what_other_shards_have_parked() {
+    let mut world = World::new(RECORD, 2).await;
+    world
+        .map(Policy {
+            on_exhausted: OnExhausted::Park,
+            maximum_retry_attempts: Some(0),
+            ..policy(3)
+        })
+        .await;
+    let stream = world.stream();
+    let mut records = Records::default();
+    for (key, shard) in [("a", 0), ("both", 0), ("b", 1), ("both", 1)] {
+        let hash = stream.shards[shard].range.start;
+        records.push(key, Some(hash), b"trap");
+    }
+    world.put_records(records).await;
+    world.start();
+    world
+        .until(async |w| w.parked().iter().map(|k| k.records).sum::<u64>() == 4)
+        .await;
+    world.script.heal();
+    let number = world.sequence_number(1).await;
+    let to = RewindTo::Sequence(number);
+    let refused = world.rewind(to, RewindOptions::default()).await;
+    assert!(
+        matches!(refused, Err(MappingError::Parked { keys: 2, .. })),
+        "{refused:?}"
+    );
+    let options = RewindOptions {
+        drop_parked: true,
+        ..RewindOptions::default()
+    };
+    world.rewind(to, options).await.unwrap();
+    // `a` is delivered again; what came for `both` again is put behind what is left of it.
+    world.until(async |w| w.counter("done") == 1).await;
+    world
+        .until(async |w| w.parked().iter().map(|k| k.records).sum::<u64>() == 3)
+        .await;
+    let keys: Vec<(String, u64)> = world
+        .parked()
+        .into_iter()
+        .map(|key| (key.key, key.records))
+        .collect();
+    assert_eq!(keys, [("b".into(), 1), ("both".into(), 2)]);
+    world.unpark(None).await;
+    world.until(async |w| w.counter("done") == 4).await;
+    world.until(async |w| w.parked().is_empty()).await;
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_rewind_drops_and_does_not_read_again_can_be_redriven() {
+    let mut world = World::new(RECORD, 1).await;
+    world
+        .map(Policy {
+            on_exhausted: OnExhausted::Park,
+            ..policy(3)
+        })
+        .await;
+    world.put_all(["trap", "ok 1"]).await;
+    world.start();
+    world.drained().await;
+    world.script.heal();
+    let options = RewindOptions {
+        drop_parked: true,
+        ..RewindOptions::default()
+    };
+    world.rewind(RewindTo::Latest, options).await.unwrap();
+    let entry = world.failures().remove(0);
+    assert!(!entry.parked);
+    let redriven = world.failure_store();
+    let redriven = redriven.redrive(&Scope::default(), &entry.id).await;
+    assert_eq!(redriven.unwrap(), RedriveOutcome::Done { records: 1 });
+    assert_eq!(world.counter("done"), 1);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_makes_no_second_mapping_of_a_stream_and_a_function() {
+    let world = World::new(RECORD, 1).await;
+    world.map(policy(3)).await;
+    let scope = Scope::default();
+    let settings = FunctionSettings::default();
+    let deployed = world.functions.deploy(&scope, "g", Bytes::new(), settings);
+    deployed.await.unwrap();
+    let mut second = CreateMapping {
+        name: Some("n".into()),
+        stream: "in".parse().unwrap(),
+        function: "g".into(),
+        starting_position: StartingPosition::TrimHorizon,
+        policy: policy(3),
+        enabled: true,
+        origin: Origin::Manifest,
+        on_failure: None,
+    };
+    world.mappings.create(&scope, second.clone()).await.unwrap();
+    let to = |function: &str| UpdateMapping {
+        function: Some(function.into()),
+        ..UpdateMapping::default()
+    };
+    let refused = world.mappings.update(&scope, "n", to("f")).await;
+    assert!(matches!(&refused, Err(MappingError::Exists(m)) if m == "m"));
+    world.mappings.update(&scope, "n", to("g")).await.unwrap();
+    second.name = Some("o".into());
+    let refused = world.mappings.create(&scope, second).await;
+    assert!(matches!(&refused, Err(MappingError::Exists(m)) if m == "n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mapping_whose_poller_died_says_so_and_can_be_changed_and_deleted() {
+    let mut world = World::new(RECORD, 1).await;
+    world.map(policy(3)).await;
+    world.put_all(["panic"]).await;
+    world.start();
+    settled(&world, MappingState::Paused).await;
+    let why = world.view().await.shards[0].paused.clone().unwrap();
+    assert!(why.starts_with("a bug in the host"), "{why}");
+    world.script.heal();
+    let resumed = world.mappings.resume(&Scope::default(), "m").await;
+    assert_eq!(resumed.unwrap(), 1);
+    world.until(async |w| w.counter("done") == 1).await;
+    assert_eq!(state(&world).await, MappingState::Enabled);
+    world.script.healed.store(false, SeqCst);
+    world.put_all(["panic"]).await;
+    settled(&world, MappingState::Paused).await;
+    let change = UpdateMapping {
+        policy: Some(policy(5)),
+        ..UpdateMapping::default()
+    };
+    let scope = Scope::default();
+    world.mappings.update(&scope, "m", change).await.unwrap();
+    settled(&world, MappingState::Paused).await;
+    world.mappings.delete(&scope, "m").await.unwrap();
+    world.until_gone().await;
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_wakes_the_pollers_of_its_own_mapping_only() {
+    let world = World::new(RECORD, 1).await;
+    let mapping = world.map(policy(3)).await;
+    let inner = &world.mappings.inner;
+    let (own, other) = (inner.watch(&mapping.id), inner.watch("another"));
+    let change = UpdateMapping {
+        policy: Some(policy(5)),
+        ..UpdateMapping::default()
+    };
+    let scope = Scope::default();
+    world.mappings.update(&scope, "m", change).await.unwrap();
+    assert!(own.has_changed().unwrap() && !other.has_changed().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rewind_reads_closed_parents_again_before_their_children() {
     let mut world = World::new(RECORD, 1).await;
     world.map(policy(3)).await;

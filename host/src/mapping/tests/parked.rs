@@ -216,3 +216,257 @@ async fn a_deleted_mapping_leaves_no_parked_records() {
     assert!(world.side_log().is_empty());
     world.finish().await;
 }
+
+/// One key `b`, parked with a trap at its head and `ok` behind it.
+async fn with_a_parked_key(policy: Policy) -> World {
+    let mut world = World::new(RECORD, 1).await;
+    world.map(policy).await;
+    world.put([of("b", "trap"), of("b", "ok")]).await;
+    world.start();
+    world.drained().await;
+    assert_eq!(world.parked()[0].records, 2);
+    world.script.seen.lock().unwrap().clear();
+    world
+}
+
+fn parking_at_once() -> Policy {
+    Policy {
+        maximum_retry_attempts: Some(0),
+        ..parking()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn later_records_of_a_key_that_is_free_do_not_park_it() {
+    // Records were sorted as its later ones, and it was let go on before they were committed: it
+    // stood still from then on, without a reason.
+    let world = World::new(RECORD, 1).await;
+    let mapping = world.map(parking()).await;
+    world.put([of("b", "ok 1"), of("b", "ok 2")]).await;
+    let shard = shardmill_core::ShardKey {
+        stream: mapping.stream_id,
+        shard: shardmill_core::ShardId(0),
+    };
+    let limit = ReadLimit {
+        records: 2,
+        bytes: 1 << 20,
+    };
+    let blocks = world.store.read(shard, 1, limit).await.unwrap();
+    let slices = blocks.into_iter().map(|block| shardmill_core::Slice {
+        from: 0,
+        to: block.count(),
+        block,
+    });
+    let batch = shardmill_core::Batch::new(slices);
+    let parked = world.mappings.inner.parked_of(&mapping).unwrap();
+    let add = |reason| {
+        let mut parking = crate::mapping::parked::Parking::default();
+        parking.add(&batch, reason);
+        assert_eq!(parking.count(), 2);
+        let mut tx = Tx::default();
+        let added = parked.add_to(&mut tx, &parking, NOW);
+        added.map(|added| (added[0].records, tx.expect.len(), tx.writes.len()))
+    };
+    assert_eq!(add(None), None);
+    assert_eq!(add(Some("trap")), Some((2, 1, 2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_released_across_a_rewind_does_not_count() {
+    // The key was dropped and parked again meanwhile: the new side log lost its head.
+    let world = with_a_parked_key(parking_at_once()).await;
+    world.script.heal();
+    *world.script.next_takes.lock().unwrap() = Duration::from_secs(100);
+    world.unpark(None).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.script.healed.store(false, SeqCst);
+    let options = RewindOptions {
+        drop_parked: true,
+        ..RewindOptions::default()
+    };
+    world.rewind(RewindTo::TrimHorizon, options).await.unwrap();
+    world
+        .until(async |w| w.parked().first().is_some_and(|key| key.records == 2))
+        .await;
+    world.script.heal();
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    assert_eq!((world.counter("done"), world.parked()[0].records), (0, 2));
+    world.unpark(None).await;
+    world.until(async |w| w.parked().is_empty()).await;
+    assert_eq!(world.counter("done"), 2);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parked_record_that_kills_the_process_three_times_stays_parked() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut world = with_a_parked_key(Policy {
+        batch_size: 1,
+        ..parking_at_once()
+    })
+    .await;
+    world.unpark(None).await;
+    world.stop.cancel();
+    world.running.take().unwrap().await.unwrap();
+    // It was delivered, and failed, before the host was stopped.
+    world.unpark(None).await;
+    for death in 0..4 {
+        let hour = Duration::from_secs(3600);
+        let mut next = World::taking(world.store.clone(), RECORD, world.clock, hour);
+        let inner = &next.mappings.inner;
+        let delivery = crate::delivery::Delivery::new(
+            world.store.clone(),
+            world.clock,
+            crate::delivery::Settings::default(),
+        );
+        next.mappings = Mappings::with_notes(
+            world.store.clone(),
+            inner.sandbox.clone(),
+            inner.functions.clone(),
+            world.clock,
+            Some(folder.path().to_owned()),
+            delivery,
+        );
+        next.start();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let runs = next.script.at_once.load(SeqCst);
+        assert_eq!(runs, usize::from(death < 3), "after {death} deaths");
+        if death == 3 {
+            let key = next.parked().remove(0);
+            assert!(!key.release.releasing);
+            assert!(key.reason.contains("died 3 times"), "{}", key.reason);
+            let failure = next.failures().remove(0);
+            assert_eq!(
+                (failure.reason, failure.parked),
+                (Reason::ProcessDied, true)
+            );
+        }
+        next.running.take().unwrap().abort();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_circuit_holds_parked_keys_back() {
+    let world = with_a_parked_key(Policy {
+        circuit_breaker: 1,
+        ..parking_at_once()
+    })
+    .await;
+    world.unpark(None).await;
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert_eq!(world.script.invocations(), 0);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(world.script.invocations(), 1, "it tries one batch");
+    assert_eq!(
+        world.view().await.circuit,
+        shardmill_core::mapping::Circuit::Open
+    );
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_stays_parked_without_an_entry_when_the_failure_store_is_full() {
+    let world = with_a_parked_key(parking_at_once()).await;
+    let before = world.failures().len();
+    let bounds = FailureBounds {
+        bytes: 1,
+        ..FailureBounds::default()
+    };
+    world.failure_store().open(bounds).unwrap();
+    world.unpark(None).await;
+    world
+        .until(async |w| !w.parked()[0].release.releasing)
+        .await;
+    let key = world.parked().remove(0);
+    assert!(
+        key.reason.starts_with("the failure store is full"),
+        "{}",
+        key.reason
+    );
+    assert_eq!((key.records, world.failures().len()), (2, before));
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_key_does_not_starve_those_behind_it() {
+    let mut world = World::new(RECORD, 1).await;
+    world.map(parking_at_once()).await;
+    world.put([of("a", "trap"), of("b", "trap")]).await;
+    world.start();
+    world.drained().await;
+    world.script.heal();
+    let damaged = world.side_log().remove(0);
+    let tx = Tx {
+        writes: vec![(damaged, shardmill_store::Value::Delete)],
+        ..Tx::default()
+    };
+    world.store.commit(tx).await.unwrap();
+    world.unpark(None).await;
+    world.until(async |w| w.parked().len() == 1).await;
+    assert_eq!(world.parked()[0].key, "a");
+    assert_eq!(world.counter("done"), 1);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_goes_on_while_another_waits_for_its_next_attempt() {
+    let mut world = World::new(RECORD, 1).await;
+    world
+        .map(Policy {
+            maximum_retry_attempts: Some(50),
+            ..parking()
+        })
+        .await;
+    world.put([of("a", "trap"), of("b", "trap")]).await;
+    world.start();
+    world.drained().await;
+    world.unpark(Some("a")).await;
+    // Its attempts are a minute apart by now.
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let before = world.script.invocations();
+    world.until(async |w| w.script.invocations() > before).await;
+    world.script.heal();
+    world.unpark(Some("b")).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let left: Vec<String> = world.parked().into_iter().map(|key| key.key).collect();
+    assert_eq!(left, ["a"]);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttles_of_parked_keys_are_counted_and_grow_apart() {
+    let world = with_a_parked_key(parking_at_once()).await;
+    world.script.heal();
+    world.script.throttle(8);
+    let began = world.clock.now();
+    world.unpark(None).await;
+    world.until(async |w| w.parked().is_empty()).await;
+    let took = world.clock.now().since(began);
+    assert_eq!(world.view().await.metrics.throttles, 8);
+    assert!(took > Duration::from_secs(50), "{took:?}");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_keys_are_let_go_on_in_one_transaction() {
+    let mut world = World::new(RECORD, 1).await;
+    world.map(parking_at_once()).await;
+    let keys = (0..50).map(|n| of(&format!("k{n}"), "trap"));
+    world.put(keys).await;
+    world.start();
+    world.drained().await;
+    world.stop.cancel();
+    world.running.take().unwrap().await.unwrap();
+    let counting = Arc::new(Dying {
+        store: world.store.clone(),
+        before: |_, _| None,
+        left: AtomicUsize::new(100),
+        after: false,
+        died: CancellationToken::new(),
+    });
+    let other = World::over(counting.clone(), RECORD, world.clock);
+    assert_eq!(other.unpark(None).await, 50);
+    assert_eq!(counting.left.load(SeqCst), 99);
+    assert!(other.parked().iter().all(|key| key.release.releasing));
+}
