@@ -470,3 +470,27 @@ async fn all_keys_are_let_go_on_in_one_transaction() {
     assert_eq!(counting.left.load(SeqCst), 99);
     assert!(other.parked().iter().all(|key| key.release.releasing));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_mapping_with_parked_keys_gets_no_tumbling_window() {
+    let world = with_a_parked_key(parking_at_once()).await;
+    let scope = Scope::default();
+    let windowed = || UpdateMapping {
+        policy: Some(Policy {
+            tumbling_window: Duration::from_secs(60),
+            ..policy(10)
+        }),
+        ..UpdateMapping::default()
+    };
+    let refused = world.mappings.update(&scope, "m", windowed()).await;
+    assert!(
+        matches!(refused, Err(MappingError::Parked { keys: 1, .. })),
+        "{refused:?}"
+    );
+    world.script.heal();
+    world.unpark(None).await;
+    world.until(async |w| w.parked().is_empty()).await;
+    let changed = world.mappings.update(&scope, "m", windowed()).await;
+    assert!(changed.is_ok());
+    world.finish().await;
+}
