@@ -560,6 +560,7 @@ async fn an_entry_that_two_delete_at_once_is_taken_off_once() {
     };
     let slow = Dying {
         store: world.store.clone(),
+        before: |_, _| None,
         left: AtomicUsize::new(usize::MAX),
         after: false,
         died: CancellationToken::new(),

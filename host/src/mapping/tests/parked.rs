@@ -341,8 +341,17 @@ async fn a_parked_record_that_kills_the_process_three_times_stays_parked() {
                 (Reason::ProcessDied, true)
             );
         }
+        // A process that dies drops nothing: its notes stay as they are.
+        let notes: Vec<_> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (std::fs::read(&path).unwrap(), path))
+            .collect();
         next.running.take().unwrap().abort();
         tokio::time::sleep(Duration::from_secs(1)).await;
+        for (bytes, path) in notes {
+            std::fs::write(path, bytes).unwrap();
+        }
     }
 }
 
