@@ -8,6 +8,8 @@ mod attempt;
 mod conclude;
 mod count;
 mod gather;
+mod give_up;
+mod settle;
 
 use std::sync::Arc;
 use std::time::Duration;
