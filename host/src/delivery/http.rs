@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error as ClientError};
@@ -64,6 +64,18 @@ impl Http {
         Self {
             client: Client::builder(TokioExecutor::new()).build(connector),
         }
+    }
+
+    /// Sends a request and returns the status of its answer as soon as it is there. The body,
+    /// which may be broken or never end, is dropped unread.
+    ///
+    /// # Errors
+    /// No answer. A status is no error.
+    pub(super) async fn status(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<StatusCode, NoAnswer> {
+        Ok(self.client.request(request).await?.status())
     }
 
     /// Sends a request and reads its answer whole.

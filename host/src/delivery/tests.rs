@@ -467,3 +467,43 @@ async fn a_queue_of_another_account_is_refused() {
     let refused = world.delivery.check(&Scope::default(), &destination);
     assert!(matches!(refused, Err(DeliveryError::ForeignQueue { .. })));
 }
+
+/// A 502 that broke off counted as delivered, and a 200 that never ended was posted for a day.
+#[tokio::test]
+async fn a_status_counts_whatever_becomes_of_the_answers_body() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let seen = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&seen);
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
+            *count.lock().unwrap() += 1;
+            let first = *count.lock().unwrap() == 1;
+            let head: &[u8] = match first {
+                true => b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 99\r\n\r\nbroken",
+                false => b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nendless",
+            };
+            let _ = stream.write_all(head).await;
+            if !first {
+                kept.push(stream);
+            }
+        }
+    });
+    let mut world = World::new(Settings::default());
+    world.start();
+    world.give_up("id-1", &url).await;
+    until("the 502 shows", || {
+        world.figures(&url).delivery_problem.is_some()
+    })
+    .await;
+    assert_eq!(world.figures(&url).delivered, 0);
+    // Less than the time of an attempt.
+    let wait = Duration::from_secs(8);
+    let delivered = until("delivered", || world.left().is_empty());
+    let waited = tokio::time::timeout(wait, delivered).await;
+    waited.expect("nobody waits for the end of the body");
+    assert_eq!(*seen.lock().unwrap(), 2, "once refused, once taken");
+}

@@ -8,7 +8,7 @@ use hyper::{Request, StatusCode};
 use sha2::Sha256;
 
 use super::Entry;
-use super::http::{Http, NoAnswer};
+use super::http::Http;
 use super::schedule::Failed;
 use super::send::Trouble;
 
@@ -38,10 +38,8 @@ pub(super) async fn post(
         failed: Failed::Misconfigured,
         why: error.to_string(),
     })?;
-    match http.send(request).await {
-        Ok(answer) => judge(answer.status()),
-        // The status was good, whatever became of the rest.
-        Err(NoAnswer::Body(_)) => Ok(()),
+    match http.status(request).await {
+        Ok(status) => judge(status),
         Err(error) => Err(Trouble {
             failed: Failed::Unreachable,
             why: error.to_string(),
