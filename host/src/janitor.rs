@@ -23,7 +23,7 @@ use crate::services::Services;
 /// Time between two rounds.
 const ROUND: Duration = Duration::from_secs(5);
 
-/// Why a round was cut short; the next one tries again.
+/// Why a part of a round was cut short; the next round tries again.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(transparent)]
@@ -42,24 +42,31 @@ enum Error {
 pub async fn run(host: Arc<Services>) {
     loop {
         tokio::time::sleep(ROUND).await;
-        if let Err(error) = round(&host).await {
-            tracing::warn!(%error, "cannot tidy up; trying again in {ROUND:?}");
-        }
+        round(&host).await;
     }
 }
 
-async fn round(host: &Services) -> Result<(), Error> {
-    remove_deleted(host).await?;
+/// Tidies everything up. What cannot be tidied is reported, and no matter to the rest.
+async fn round(host: &Services) {
+    report("deleted streams", remove_deleted(host).await);
     for stream in host.store.streams(None) {
-        trim(host, &stream).await?;
-        forget_shards(host, stream.id).await?;
+        let name = stream.name.as_str();
+        report(name, trim(host, &stream).await);
+        report(name, forget_shards(host, stream.id).await);
     }
     if let Some(workloads) = &host.workloads {
-        workloads.mappings.delivery().queues().tidy().await?;
-        workloads.failures.sweep().await?;
+        let delivery = workloads.mappings.delivery();
+        report("queues", delivery.queues().tidy().await);
+        report("failures", workloads.failures.sweep().await);
         workloads.mappings.sweep_dry_runs();
     }
-    Ok(())
+}
+
+fn report<T>(what: &str, result: Result<T, impl Into<Error>>) {
+    if let Err(error) = result {
+        let error = error.into();
+        tracing::warn!(%error, what, "cannot tidy up; trying again in {ROUND:?}");
+    }
 }
 
 /// Removes streams whose deletion is over.
@@ -98,7 +105,8 @@ async fn trim(host: &Services, stream: &Stream) -> Result<(), Error> {
             Ok(Some(before)) => trims.push(Trim { shard, before }),
             // Removed meanwhile.
             Ok(None) | Err(ReadError::NoSuchShard(_)) => {}
-            Err(error) => return Err(error.into()),
+            // No matter to its neighbours.
+            Err(error) => report(&shard.to_string(), Err::<(), _>(error)),
         }
     }
     if trims.is_empty() {
