@@ -5,9 +5,11 @@
 //! Rules: Amazon SQS API reference and developer guide, "Visibility timeout". Ours: messages are
 //! received in the order in which they were sent, as far as they are visible.
 
+mod contents;
 mod message;
 mod queue;
 mod receive;
+mod waiters;
 
 pub use message::{Message, MessageAttribute, NewMessage, Receipt, Received};
 pub use queue::{Attributes, Queue};
@@ -17,14 +19,11 @@ use std::time::Duration;
 
 use shardmill_core::{Scope, UnixMillis};
 use shardmill_store::{CommitError, Expect, Key, ReadError, Store, Table, Tx, Urgency, Value};
-use tokio::sync::watch;
 use uuid::{ContextV7, Timestamp, Uuid};
 
 use crate::clock::Clock;
 use crate::functions::to_json;
-
-/// Messages that one step of a scan reads.
-const PAGE: usize = 256;
+use waiters::Waiters;
 
 /// Why an operation on a queue was refused.
 #[derive(Debug, thiserror::Error)]
@@ -68,15 +67,20 @@ pub struct Counts {
     pub delayed: u64,
 }
 
+/// A queue as it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    /// The queue.
+    pub(crate) queue: Queue,
+    revision: u64,
+}
+
 /// The queues. Cheap to clone.
 #[derive(Clone)]
 pub struct Queues {
     store: Arc<dyn Store>,
     clock: Clock,
-    /// Changes whenever a message may have become visible.
-    sent: watch::Sender<u64>,
-    /// Held by who receives, so that no two read the same messages.
-    receiving: Arc<tokio::sync::Mutex<()>>,
+    waiters: Waiters,
     /// Keeps ids of one millisecond in order.
     ids: Arc<Mutex<ContextV7>>,
 }
@@ -87,8 +91,7 @@ impl Queues {
         Self {
             store,
             clock,
-            sent: watch::Sender::new(0),
-            receiving: Arc::default(),
+            waiters: Waiters::default(),
             ids: Arc::new(Mutex::new(ContextV7::new())),
         }
     }
@@ -137,12 +140,20 @@ impl Queues {
     /// # Errors
     /// `NotFound`, or the store's.
     pub fn get(&self, scope: &Scope, name: &str) -> Result<Queue, QueueError> {
+        Ok(self.known(scope, name)?.queue)
+    }
+
+    /// The same, for a transaction that is to hold for this very queue.
+    pub(crate) fn known(&self, scope: &Scope, name: &str) -> Result<Known, QueueError> {
         let found = self.store.get(&queue_key(scope, name))?;
         let found = found.ok_or_else(|| QueueError::NotFound {
             scope: scope.clone(),
             name: name.into(),
         })?;
-        Ok(parse(&found.value)?)
+        Ok(Known {
+            queue: parse(&found.value)?,
+            revision: found.revision,
+        })
     }
 
     /// The queues of a scope whose name begins with `prefix`, by name.
@@ -155,7 +166,9 @@ impl Queues {
             .scan(&Key::new(Table::Queue, scope), None, usize::MAX)?;
         let mut queues = Vec::new();
         for (_, found) in stored {
-            let queue: Queue = parse(&found.value)?;
+            let Some(queue) = undamaged::<Queue>(&found.value) else {
+                continue;
+            };
             if queue.name.starts_with(prefix) {
                 queues.push(queue);
             }
@@ -174,14 +187,10 @@ impl Queues {
         name: &str,
         change: impl Fn(&mut Attributes),
     ) -> Result<Queue, QueueError> {
-        let key = queue_key(scope, name);
         loop {
-            let found = self.store.get(&key)?;
-            let found = found.ok_or_else(|| QueueError::NotFound {
-                scope: scope.clone(),
-                name: name.into(),
-            })?;
-            let mut queue: Queue = parse(&found.value)?;
+            let known = self.known(scope, name)?;
+            let expect = known.unchanged();
+            let mut queue = known.queue;
             let before = queue.attributes.clone();
             change(&mut queue.attributes);
             if queue.attributes == before {
@@ -189,8 +198,8 @@ impl Queues {
             }
             queue.modified = self.clock.now();
             let tx = Tx {
-                expect: vec![Expect::Revision(key.clone(), Some(found.revision))],
-                writes: vec![(key.clone(), Value::Inline(to_json(&queue)))],
+                expect: vec![expect],
+                writes: vec![(queue_key(scope, name), Value::Inline(to_json(&queue)))],
                 urgency: Urgency::Housekeeping,
                 ..Tx::default()
             };
@@ -205,83 +214,35 @@ impl Queues {
     /// Deletes a queue with its messages.
     ///
     /// # Errors
-    /// `NotFound`, or the store's.
+    /// `NotFound`, also when it is deleted meanwhile; or the store's.
     pub async fn delete(&self, scope: &Scope, name: &str) -> Result<(), QueueError> {
-        let queue = self.get(scope, name)?;
-        let tx = Tx {
-            writes: vec![(queue_key(scope, name), Value::Delete)],
-            urgency: Urgency::Housekeeping,
-            ..Tx::default()
-        };
-        // Before, so that a crash leaves nothing behind; and after, for what was sent meanwhile.
-        self.clear(&queue).await?;
-        self.store.commit(tx).await?;
-        self.clear(&queue).await
-    }
-
-    /// Deletes a queue's messages.
-    ///
-    /// # Errors
-    /// `NotFound`, or the store's.
-    pub async fn purge(&self, scope: &Scope, name: &str) -> Result<(), QueueError> {
-        let queue = self.get(scope, name)?;
-        self.clear(&queue).await
-    }
-
-    async fn clear(&self, queue: &Queue) -> Result<(), QueueError> {
-        let prefix = message_prefix(queue);
+        let mut known = self.known(scope, name)?;
+        let id = known.queue.id.clone();
         loop {
-            let page = self.store.scan(&prefix, None, PAGE)?;
-            if page.is_empty() {
-                return Ok(());
-            }
+            // Before, so that a crash leaves nothing behind; and after, for what was sent meanwhile.
+            self.clear(&known.queue).await?;
             let tx = Tx {
-                writes: page.into_iter().map(|(k, _)| (k, Value::Delete)).collect(),
+                expect: vec![known.unchanged()],
+                writes: vec![(queue_key(scope, name), Value::Delete)],
                 urgency: Urgency::Housekeeping,
                 ..Tx::default()
             };
-            self.store.commit(tx).await?;
-        }
-    }
-
-    /// Removes messages whose retention is over, of all queues: frees the space.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn tidy(&self) -> Result<(), QueueError> {
-        let stored = self
-            .store
-            .scan(&Key::table_prefix(Table::Queue), None, usize::MAX)?;
-        for (_, found) in stored {
-            self.tidy_one(&parse(&found.value)?).await?;
-        }
-        Ok(())
-    }
-
-    async fn tidy_one(&self, queue: &Queue) -> Result<(), QueueError> {
-        let prefix = message_prefix(queue);
-        loop {
-            let now = self.clock.now();
-            let mut tx = Tx {
-                urgency: Urgency::Housekeeping,
-                ..Tx::default()
-            };
-            // In the order of their sending: what is over stands at the head.
-            for (key, found) in self.store.scan(&prefix, None, PAGE)? {
-                let message: Message = parse(&found.value)?;
-                if !message.is_over(queue, now) {
-                    break;
-                }
-                tx.writes.push((key, Value::Delete));
+            match self.store.commit(tx).await {
+                Ok(_) => break,
+                Err(CommitError::Conflict(_)) => {}
+                Err(error) => return Err(error.into()),
             }
-            let more = tx.writes.len() == PAGE;
-            if !tx.writes.is_empty() {
-                self.store.commit(tx).await?;
+            let found = self.known(scope, name)?;
+            if found.queue.id != id {
+                return Err(QueueError::NotFound {
+                    scope: scope.clone(),
+                    name: name.into(),
+                });
             }
-            if !more {
-                return Ok(());
-            }
+            known = found;
         }
+        self.announce(&known);
+        self.clear(&known.queue).await
     }
 
     /// Sends messages: all of them, or none. Returns their ids in order.
@@ -294,23 +255,34 @@ impl Queues {
         name: &str,
         messages: Vec<NewMessage>,
     ) -> Result<Vec<String>, QueueError> {
-        let queue = self.get(scope, name)?;
-        let mut tx = Tx::default();
-        let mut ids = Vec::new();
-        for message in messages {
-            let (expect, write, id) = self.message(&queue, message);
-            tx.expect = vec![expect];
-            tx.writes.push(write);
-            ids.push(id);
+        loop {
+            let known = self.known(scope, name)?;
+            let mut tx = Tx::default();
+            let mut ids = Vec::new();
+            for message in &messages {
+                let (expect, write, id) = self.message(&known, message.clone());
+                tx.expect = vec![expect];
+                tx.writes.push(write);
+                ids.push(id);
+            }
+            match self.store.commit(tx).await {
+                Ok(_) => {
+                    self.announce(&known);
+                    return Ok(ids);
+                }
+                // The queue was changed or deleted meanwhile.
+                Err(CommitError::Conflict(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
-        self.store.commit(tx).await?;
-        self.announce();
-        Ok(ids)
     }
 
     /// What a transaction needs to put a message into a queue: a condition, a write, and the
-    /// message's id. Call [`Queues::announce`] when it is committed.
-    pub(crate) fn message(&self, queue: &Queue, new: NewMessage) -> (Expect, (Key, Value), String) {
+    /// message's id. Call [`Queues::announce`] when it is committed. The condition fails when the
+    /// queue was changed: one of the same name that is made meanwhile gets nothing of its
+    /// namesake.
+    pub(crate) fn message(&self, known: &Known, new: NewMessage) -> (Expect, (Key, Value), String) {
+        let queue = &known.queue;
         let now = self.clock.now();
         let id = self.next_id(now);
         let delay = new.delay.unwrap_or(queue.attributes.delay_seconds);
@@ -322,7 +294,7 @@ impl Queues {
             receives: 0,
             first_received: None,
         };
-        let expect = Expect::Present(queue_key(&queue.scope, &queue.name));
+        let expect = known.unchanged();
         let write = (
             message_prefix(queue).part(&id),
             Value::Inline(to_json(&message)),
@@ -337,38 +309,17 @@ impl Queues {
         Uuid::new_v7(Timestamp::from_unix(&*ids, now.seconds(), nanos)).to_string()
     }
 
-    /// Wakes those who wait for messages.
-    pub(crate) fn announce(&self) {
-        self.sent.send_modify(|n| *n += 1);
+    /// Wakes those who wait for messages of a queue.
+    pub(crate) fn announce(&self, known: &Known) {
+        self.waiters.wake(&known.queue.id);
     }
+}
 
-    /// How many messages there are.
-    ///
-    /// # Errors
-    /// The store's.
-    pub fn counts(&self, queue: &Queue) -> Result<Counts, QueueError> {
-        let now = self.clock.now();
-        let mut counts = Counts::default();
-        let prefix = message_prefix(queue);
-        let mut after: Option<Key> = None;
-        loop {
-            let page = self.store.scan(&prefix, after.as_ref(), PAGE)?;
-            let Some((last, _)) = page.last() else {
-                return Ok(counts);
-            };
-            after = Some(last.clone());
-            for (_, found) in &page {
-                let message: Message = parse(&found.value)?;
-                if message.is_over(queue, now) {
-                    continue;
-                }
-                *match (message.visible_at <= now, message.receives) {
-                    (true, _) => &mut counts.visible,
-                    (false, 0) => &mut counts.delayed,
-                    (false, _) => &mut counts.in_flight,
-                } += 1;
-            }
-        }
+impl Known {
+    /// Holds while the queue is as it was read.
+    fn unchanged(&self) -> Expect {
+        let key = queue_key(&self.queue.scope, &self.queue.name);
+        Expect::Revision(key, Some(self.revision))
     }
 }
 
@@ -383,6 +334,12 @@ fn message_prefix(queue: &Queue) -> Key {
 
 fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, ReadError> {
     serde_json::from_slice(bytes).map_err(|error| ReadError::Damaged(format!("a queue: {error}")))
+}
+
+/// The same; what is damaged is reported and left out: the rest is served.
+fn undamaged<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let report = |error: &ReadError| tracing::error!(%error, "it is left out");
+    parse(bytes).inspect_err(report).ok()
 }
 
 #[cfg(test)]

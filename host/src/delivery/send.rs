@@ -92,17 +92,25 @@ impl Sender {
             attributes: vec![id],
             delay: None,
         };
-        let queue = self.queues.get(scope, name).map_err(|error| Trouble {
-            failed: Failed::Unreachable,
-            why: error.to_string(),
-        })?;
-        let mut tx = removal(entry);
-        let (expect, write, _) = self.queues.message(&queue, message);
-        tx.expect.push(expect);
-        tx.writes.push(write);
-        store.commit(tx).await.map_err(|e| of_store(&e))?;
-        self.queues.announce();
-        Ok(())
+        loop {
+            let queue = self.queues.known(scope, name).map_err(|error| Trouble {
+                failed: Failed::Unreachable,
+                why: error.to_string(),
+            })?;
+            let mut tx = removal(entry);
+            let (expect, write, _) = self.queues.message(&queue, message.clone());
+            tx.expect.push(expect);
+            tx.writes.push(write);
+            match store.commit(tx).await {
+                Ok(_) => {
+                    self.queues.announce(&queue);
+                    return Ok(());
+                }
+                // The queue was changed or deleted meanwhile.
+                Err(CommitError::Conflict(_)) => {}
+                Err(error) => return Err(of_store(&error)),
+            }
+        }
     }
 }
 
@@ -143,10 +151,7 @@ async fn stored(store: &dyn Store, key: &Key) -> Result<Option<Bytes>, Trouble> 
 
 /// Trouble at home: tried again soon.
 fn of_store(error: &(dyn std::error::Error + 'static)) -> Trouble {
-    let why = match error.downcast_ref::<CommitError>() {
-        Some(CommitError::Conflict(_)) => "the queue was deleted meanwhile".into(),
-        _ => chain(error),
-    };
+    let why = chain(error);
     let failed = Failed::Unreachable;
     Trouble { failed, why }
 }

@@ -77,7 +77,15 @@ impl MessageAttribute {
     }
 }
 
-impl Message {
+/// What has to be known of a message to pass it by: it is read without its text.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Head {
+    pub(super) sent: UnixMillis,
+    pub(super) visible_at: UnixMillis,
+    pub(super) receives: u32,
+}
+
+impl Head {
     /// Whether its retention is over.
     pub(super) fn is_over(&self, queue: &Queue, now: UnixMillis) -> bool {
         let kept = Duration::from_secs(queue.attributes.message_retention_seconds.into());

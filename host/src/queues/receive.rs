@@ -5,7 +5,11 @@ use std::time::Duration;
 use shardmill_core::{Scope, UnixMillis};
 use shardmill_store::{CommitError, Expect, Key, Tx, Urgency, Value};
 
-use super::{Message, PAGE, Queue, QueueError, Queues, Receipt, Received, message_prefix, parse};
+use super::contents::MAX_DELETIONS;
+use super::message::Head;
+use super::waiters::Waiter;
+use super::{Message, Queue, QueueError, Queues, Receipt, Received};
+use super::{message_prefix, parse, undamaged};
 use crate::functions::to_json;
 
 /// What one look at a queue found.
@@ -31,17 +35,22 @@ impl Queues {
         wait: Duration,
     ) -> Result<Vec<Received>, QueueError> {
         let until = self.clock.now().plus(wait);
-        let mut sent = self.sent.subscribe();
+        let mut waiter = self.waiters.join(&self.get(scope, name)?.id);
         loop {
-            sent.borrow_and_update();
+            let mut sent = waiter.shared.sent.subscribe();
             let queue = self.get(scope, name)?;
-            let Look { received, next } = self.look(&queue, most, hidden).await?;
-            if !received.is_empty() || self.clock.now() >= until {
-                return Ok(received);
-            }
-            tokio::select! {
-                _ = sent.changed() => {}
-                () = self.clock.sleep_until(next.unwrap_or(until).min(until)) => {}
+            if waiter.is_of(&queue.id) {
+                let Look { received, next } = self.look(&queue, &waiter, most, hidden).await?;
+                if !received.is_empty() || self.clock.now() >= until {
+                    return Ok(received);
+                }
+                tokio::select! {
+                    _ = sent.changed() => {}
+                    () = self.clock.sleep_until(next.unwrap_or(until).min(until)) => {}
+                }
+            } else {
+                // It was deleted and made again.
+                waiter = self.waiters.join(&queue.id);
             }
         }
     }
@@ -49,12 +58,12 @@ impl Queues {
     async fn look(
         &self,
         queue: &Queue,
+        waiter: &Waiter,
         most: usize,
         hidden: Option<u32>,
     ) -> Result<Look, QueueError> {
-        let _receiving = self.receiving.lock().await;
+        let _looking = waiter.shared.looking.lock().await;
         let hidden = hidden.unwrap_or(queue.attributes.visibility_timeout_seconds);
-        let prefix = message_prefix(queue);
         loop {
             let now = self.clock.now();
             let mut tx = Tx {
@@ -65,26 +74,32 @@ impl Queues {
                 received: Vec::new(),
                 next: None,
             };
-            let mut after: Option<Key> = None;
-            while look.received.len() < most {
-                let page = self.store.scan(&prefix, after.as_ref(), PAGE)?;
-                let Some((last, _)) = page.last() else { break };
-                after = Some(last.clone());
-                for (key, found) in page {
-                    let mut message: Message = parse(&found.value)?;
-                    if message.is_over(queue, now) {
+            let mut over = 0;
+            for found in self.contents(queue) {
+                let (key, found) = found?;
+                let Some(head) = undamaged::<Head>(&found.value) else {
+                    continue;
+                };
+                if head.is_over(queue, now) {
+                    // The rest is for the next look, or the janitor.
+                    if over < MAX_DELETIONS {
                         tx.writes.push((key, Value::Delete));
-                    } else if message.visible_at > now {
-                        let next = look.next.unwrap_or(message.visible_at);
-                        look.next = Some(next.min(message.visible_at));
-                    } else if look.received.len() < most {
-                        message.receives += 1;
-                        message.first_received.get_or_insert(now);
-                        message.visible_at = now.plus(Duration::from_secs(hidden.into()));
-                        tx.expect
-                            .push(Expect::Revision(key.clone(), Some(found.revision)));
-                        look.received.push(received(queue, &key, message.clone()));
-                        tx.writes.push((key, Value::Inline(to_json(&message))));
+                        over += 1;
+                    }
+                } else if head.visible_at > now {
+                    let next = look.next.unwrap_or(head.visible_at);
+                    look.next = Some(next.min(head.visible_at));
+                } else if let Some(mut message) = undamaged::<Message>(&found.value) {
+                    message.receives += 1;
+                    message.first_received.get_or_insert(now);
+                    message.visible_at = now.plus(Duration::from_secs(hidden.into()));
+                    tx.expect
+                        .push(Expect::Revision(key.clone(), Some(found.revision)));
+                    let write = (key.clone(), Value::Inline(to_json(&message)));
+                    look.received.push(received(queue, &key, message));
+                    tx.writes.push(write);
+                    if look.received.len() == most {
+                        break;
                     }
                 }
             }
@@ -100,23 +115,48 @@ impl Queues {
         }
     }
 
-    /// Deletes the message that a receipt stands for. A receipt that a later receive has replaced
-    /// deletes nothing, and is no error, as on AWS.
+    /// Deletes the messages that receipts stand for, in one transaction. A receipt that a later
+    /// receive has replaced deletes nothing, and is no error, as on AWS. Says of each receipt
+    /// whether it is one of this queue.
     ///
     /// # Errors
-    /// `NotFound`, `BadReceipt`, or the store's.
-    pub async fn delete_message(
+    /// `NotFound`, or the store's.
+    pub async fn delete_messages(
         &self,
         scope: &Scope,
         name: &str,
-        receipt: &Receipt,
-    ) -> Result<(), QueueError> {
+        receipts: &[Receipt],
+    ) -> Result<Vec<bool>, QueueError> {
         let queue = self.get(scope, name)?;
-        self.with_message(&queue, receipt, |message| match message {
-            Some(message) if message.receives == receipt.receives => Ok(Some(Value::Delete)),
-            _ => Ok(None),
-        })
-        .await
+        let prefix = message_prefix(&queue);
+        let is_own = |receipt: &Receipt| receipt.queue == queue.id;
+        loop {
+            let mut tx = Tx {
+                urgency: Urgency::Housekeeping,
+                ..Tx::default()
+            };
+            for receipt in receipts.iter().filter(|receipt| is_own(receipt)) {
+                let key = prefix.clone().part(&receipt.message);
+                let Some(found) = self.store.get(&key)? else {
+                    continue;
+                };
+                let head = undamaged::<Head>(&found.value);
+                if head.is_some_and(|head| head.receives == receipt.receives) {
+                    tx.expect
+                        .push(Expect::Revision(key.clone(), Some(found.revision)));
+                    tx.writes.push((key, Value::Delete));
+                }
+            }
+            if !tx.writes.is_empty() {
+                match self.store.commit(tx).await {
+                    Ok(_) => {}
+                    // Received again, or deleted, meanwhile.
+                    Err(CommitError::Conflict(_)) => continue,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            return Ok(receipts.iter().map(is_own).collect());
+        }
     }
 
     /// Hides a message that is in flight for `hidden` seconds from now on; 0 gives it back.
@@ -130,52 +170,33 @@ impl Queues {
         receipt: &Receipt,
         hidden: u32,
     ) -> Result<(), QueueError> {
-        let queue = self.get(scope, name)?;
-        let now = self.clock.now();
-        self.with_message(&queue, receipt, |message| {
-            let in_flight = |m: &&mut Message| m.receives == receipt.receives && m.visible_at > now;
-            let message = message.filter(in_flight).ok_or(QueueError::NotInFlight)?;
-            message.visible_at = now.plus(Duration::from_secs(hidden.into()));
-            Ok(Some(Value::Inline(to_json(&*message))))
-        })
-        .await?;
-        self.announce();
-        Ok(())
-    }
-
-    /// Writes what `decide` makes of a receipt's message, decided again when it was changed.
-    async fn with_message(
-        &self,
-        queue: &Queue,
-        receipt: &Receipt,
-        decide: impl Fn(Option<&mut Message>) -> Result<Option<Value>, QueueError>,
-    ) -> Result<(), QueueError> {
-        if receipt.queue != queue.id {
+        let known = self.known(scope, name)?;
+        if receipt.queue != known.queue.id {
             return Err(QueueError::BadReceipt);
         }
-        let key = message_prefix(queue).part(&receipt.message);
+        let key = message_prefix(&known.queue).part(&receipt.message);
         loop {
-            let found = self.store.get(&key)?;
-            let mut message = found
-                .as_ref()
-                .map(|found| parse::<Message>(&found.value))
-                .transpose()?;
-            let Some(write) = decide(message.as_mut())? else {
-                return Ok(());
-            };
-            let revision = found.map(|found| found.revision);
+            let now = self.clock.now();
+            let found = self.store.get(&key)?.ok_or(QueueError::NotInFlight)?;
+            let mut message: Message = parse(&found.value)?;
+            if message.receives != receipt.receives || message.visible_at <= now {
+                return Err(QueueError::NotInFlight);
+            }
+            message.visible_at = now.plus(Duration::from_secs(hidden.into()));
             let tx = Tx {
-                expect: vec![Expect::Revision(key.clone(), revision)],
-                writes: vec![(key.clone(), write)],
+                expect: vec![Expect::Revision(key.clone(), Some(found.revision))],
+                writes: vec![(key.clone(), Value::Inline(to_json(&message)))],
                 urgency: Urgency::Housekeeping,
                 ..Tx::default()
             };
             match self.store.commit(tx).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => break,
                 Err(CommitError::Conflict(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+        self.announce(&known);
+        Ok(())
     }
 }
 

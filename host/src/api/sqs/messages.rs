@@ -271,39 +271,48 @@ fn shown(call: &Call<'_>, received: &Received, system: &[String], asked: &[Strin
 pub(super) async fn delete(call: &Call<'_>) -> Result<Json, Error> {
     let input: Handle = call.input()?;
     let name = call.name(&input.queue_url)?;
-    delete_one(call, name, input.receipt_handle).await?;
+    let receipts = [receipt(input.receipt_handle)?];
+    let deleted = call.queues.delete_messages(&call.scope, name, &receipts);
+    if deleted.await?.contains(&false) {
+        return Err(Error::BadReceipt);
+    }
     Ok(json!({}))
-}
-
-async fn delete_one(call: &Call<'_>, queue: &str, handle: Option<String>) -> Result<(), Error> {
-    let receipt = receipt(handle)?;
-    Ok(call
-        .queues
-        .delete_message(&call.scope, queue, &receipt)
-        .await?)
 }
 
 pub(super) async fn delete_batch(call: &Call<'_>) -> Result<Json, Error> {
     let input: DeleteBatch = call.input()?;
     let name = call.name(&input.queue_url)?;
-    call.queues.get(&call.scope, name)?;
     let ids = entry_ids("DeleteMessageBatchRequestEntry", &input.entries, |e| &e.id)?;
-    let (mut successful, mut failed) = (Vec::new(), Vec::new());
+    let (mut receipts, mut of) = (Vec::new(), Vec::new());
+    let mut failed = Vec::new();
     for (entry, id) in input.entries.into_iter().zip(ids) {
-        match delete_one(call, name, entry.receipt_handle).await {
-            Ok(()) => successful.push(json!({ "Id": id })),
-            Err(error) => {
-                let told = error.told();
-                failed.push(json!({
-                    "Id": id,
-                    "Code": told.query_code,
-                    "Message": told.message,
-                    "SenderFault": told.status.is_client_error(),
-                }));
+        match receipt(entry.receipt_handle) {
+            Ok(receipt) => {
+                receipts.push(receipt);
+                of.push(id);
             }
+            Err(error) => failed.push(not_deleted(&id, &error)),
+        }
+    }
+    let deleted = call.queues.delete_messages(&call.scope, name, &receipts);
+    let mut successful = Vec::new();
+    for (is_own, id) in deleted.await?.into_iter().zip(of) {
+        match is_own {
+            true => successful.push(json!({ "Id": id })),
+            false => failed.push(not_deleted(&id, &Error::BadReceipt)),
         }
     }
     Ok(json!({ "Successful": successful, "Failed": failed }))
+}
+
+fn not_deleted(id: &str, error: &Error) -> Json {
+    let told = error.told();
+    json!({
+        "Id": id,
+        "Code": told.query_code,
+        "Message": told.message,
+        "SenderFault": told.status.is_client_error(),
+    })
 }
 
 pub(super) async fn change_visibility(call: &Call<'_>) -> Result<Json, Error> {

@@ -9,7 +9,7 @@ use super::Call;
 use super::attributes::{set, shown};
 use super::error::Error;
 use crate::delivery::is_queue_name;
-use crate::queues::Attributes;
+use crate::queues::{Attributes, Counts};
 
 /// Most queues of one answer: ListQueues, "MaxResults".
 const MAX_LISTED: usize = 1000;
@@ -133,7 +133,13 @@ pub(super) async fn get_attributes(call: &Call<'_>) -> Result<Json, Error> {
     if wanted.is_empty() {
         return Ok(json!({}));
     }
-    let counts = call.queues.counts(&queue)?;
+    let all_wanted = wanted.iter().any(|name| name == "All");
+    // They cost a look at every message.
+    let counted = all_wanted || wanted.iter().any(|name| name.starts_with("Approximate"));
+    let counts = match counted {
+        true => call.queues.counts(&queue)?,
+        false => Counts::default(),
+    };
     let mut all = shown(&queue.attributes);
     for (name, value) in [
         ("QueueArn", queue.arn()),
@@ -154,7 +160,7 @@ pub(super) async fn get_attributes(call: &Call<'_>) -> Result<Json, Error> {
     ] {
         all.insert(name.into(), value.into());
     }
-    if !wanted.iter().any(|name| name == "All") {
+    if !all_wanted {
         if let Some(unknown) = wanted.iter().find(|name| !all.contains_key(*name)) {
             return Err(Error::InvalidAttributeName(unknown.clone()));
         }
