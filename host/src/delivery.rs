@@ -21,7 +21,7 @@ pub(crate) use document::GivenUp;
 pub use object::S3Settings;
 pub use outbox::{Bounds, Entry, Undeliverable};
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -142,6 +142,8 @@ struct Announced {
     scope: Scope,
     id: String,
     at: UnixMillis,
+    /// Not before then is it looked for.
+    look_at: UnixMillis,
 }
 
 impl Delivery {
@@ -244,6 +246,7 @@ impl Delivery {
             scope: entry.scope.clone(),
             id: entry.id.clone(),
             at: given_up.now,
+            look_at: UnixMillis(0),
         });
         drop(state);
         tx.writes.extend(outbox::write(&entry, json, payload));
@@ -273,6 +276,27 @@ impl Delivery {
             .map(|(entry, _)| entry)
             .filter(of)
             .collect())
+    }
+
+    /// Forgets the figures of mappings that are no more.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn tidy(&self) -> Result<(), ReadError> {
+        if self.inner.state().figures.is_empty() {
+            return Ok(());
+        }
+        let prefix = Key::table_prefix(Table::Mapping);
+        let mappings = self.inner.store.scan(&prefix, None, usize::MAX)?;
+        let ids: HashSet<String> = mappings
+            .iter()
+            .filter_map(|(key, _)| outbox::id_of(key))
+            .collect();
+        self.inner
+            .state()
+            .figures
+            .retain(|mapping, _| ids.contains(mapping));
+        Ok(())
     }
 
     /// Tries a delivery at once, and anew for the whole of its age if it had been given up.

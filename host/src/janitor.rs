@@ -57,6 +57,7 @@ async fn round(host: &Services) {
     if let Some(workloads) = &host.workloads {
         let delivery = workloads.mappings.delivery();
         report("queues", delivery.queues().tidy().await);
+        report("deliveries", delivery.tidy());
         report("failures", workloads.failures.sweep().await);
         workloads.mappings.sweep_dry_runs();
     }

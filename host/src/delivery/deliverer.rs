@@ -13,19 +13,23 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::outbox::{self, Entry, Undeliverable, entry_key};
-use super::schedule::Waiting;
-use super::send::{Sender, Trouble};
-use super::{Announced, Delivery, Inner};
+use super::schedule::{Trouble, Waiting};
+use super::send::{Sender, of_store};
+use super::{Announced, Delivery, DeliveryError, Inner};
 use crate::functions::to_json;
 
 /// Attempts under way at one time, of all accounts.
 const CONCURRENCY: usize = 16;
 
-/// Pause before a commit that has not been seen yet is looked for again.
+/// Pause before a commit that has not been seen yet is looked for again, at first.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// After this time a transaction that was not seen to be committed was not.
+/// After this time a transaction that was not seen to be committed is not likely to be: its room
+/// is given away.
 const NOT_COMMITTED: Duration = Duration::from_secs(60);
+
+/// After this time nobody looks for it any more, before the next start.
+const NEVER_COMMITTED: Duration = Duration::from_secs(3600);
 
 /// Wait after an error of the store.
 const TROUBLE_WAIT: Duration = Duration::from_secs(1);
@@ -79,6 +83,15 @@ impl Delivery {
     }
 }
 
+/// The pause before a transaction of this age is looked for again.
+fn look_again(age: Duration) -> Duration {
+    match age {
+        age if age < TROUBLE_WAIT => LOOK_AGAIN,
+        age if age <= NOT_COMMITTED => TROUBLE_WAIT,
+        _ => NOT_COMMITTED,
+    }
+}
+
 impl Inner {
     /// Takes up what earlier processes have left.
     fn load(&self) -> Result<(), ReadError> {
@@ -99,25 +112,40 @@ impl Inner {
         let now = self.clock.now();
         let announced = std::mem::take(&mut self.state().announced);
         let mut left = Vec::new();
-        for one in announced {
-            let Announced { scope, id, at } = &one;
-            match outbox::find(self.store.as_ref(), scope, id) {
-                Ok(Some(entry)) => self.state().schedule.add(entry.waiting()),
-                Ok(None) if now.since(*at) > NOT_COMMITTED => self.state().usage.free(scope, id),
-                Ok(None) => left.push(one),
-                Err(error) => {
-                    tracing::error!(%error, id, "a delivery is left until the next start");
-                }
+        for mut one in announced {
+            if one.look_at > now {
+                left.push(one);
+                continue;
             }
+            let Announced { scope, id, .. } = &one;
+            match outbox::find_sized(self.store.as_ref(), scope, id) {
+                Ok(Some((entry, bytes))) => {
+                    let mut state = self.state();
+                    // Its room was given away if it took its time.
+                    state.usage.count(scope, id, bytes);
+                    state.schedule.add(entry.waiting());
+                    continue;
+                }
+                Ok(None) => {}
+                Err(error @ ReadError::Damaged(_)) => {
+                    tracing::error!(%error, id, "a delivery is left out");
+                    continue;
+                }
+                Err(error) => tracing::error!(%error, id, "a delivery waits for the disk"),
+            }
+            let age = now.since(one.at);
+            if age > NOT_COMMITTED {
+                self.state().usage.free(scope, id);
+            }
+            if age > NEVER_COMMITTED {
+                continue;
+            }
+            one.look_at = now.plus(look_again(age));
+            left.push(one);
         }
-        let young = |one: &Announced| now.since(one.at) < TROUBLE_WAIT;
-        let again = match (left.is_empty(), left.iter().any(young)) {
-            (true, _) => UnixMillis(u64::MAX),
-            (false, true) => now.plus(LOOK_AGAIN),
-            (false, false) => now.plus(TROUBLE_WAIT),
-        };
+        let again = left.iter().map(|one| one.look_at).min();
         self.state().announced.append(&mut left);
-        again
+        again.unwrap_or(UnixMillis(u64::MAX))
     }
 
     fn next(&self) -> Option<Waiting> {
@@ -142,10 +170,7 @@ impl Inner {
                 state.usage.free(scope, id);
                 return (Waiting { records: 0, ..next }, Ok(()));
             }
-            Err(error) => Err(Trouble {
-                failed: super::schedule::Failed::Unreachable,
-                why: error.to_string(),
-            }),
+            Err(error) => Err(of_store(&error)),
         };
         (next, result)
     }
@@ -164,7 +189,8 @@ impl Inner {
         let trouble = match result {
             Ok(()) => {
                 let mut state = self.state();
-                state.schedule.delivered(&delivery);
+                let (now, chance) = (self.clock.now(), rand::random());
+                state.schedule.delivered(&delivery, now, chance);
                 state.usage.free(&lane.0, id);
                 state.count(&delivery.mapping_id, |figures| {
                     figures.delivered += delivery.records;
@@ -174,7 +200,7 @@ impl Inner {
             }
             Err(trouble) => trouble,
         };
-        let Trouble { failed, why } = trouble;
+        let why = trouble.why.clone();
         tracing::warn!(destination = lane.1, id, why, "a delivery failed");
         let now = self.clock.now();
         let over = {
@@ -183,7 +209,7 @@ impl Inner {
                 figures.delivery_problem = Some(why.clone());
             });
             let chance = rand::random();
-            state.schedule.failed(&delivery, failed, now, chance)
+            state.schedule.failed(&delivery, &trouble, now, chance)
         };
         for one in over {
             self.give_up(one, &why).await;
@@ -195,9 +221,14 @@ impl Inner {
         let (scope, id) = (&delivery.lane.0, &delivery.id);
         match self.mark(&delivery, why).await {
             Ok(()) => {}
+            Err(DeliveryError::Read(error @ ReadError::Damaged(_))) => {
+                tracing::error!(%error, id, "a delivery is left out");
+                return;
+            }
             Err(error) => {
                 tracing::error!(%error, id, "a delivery could not be marked; it is tried on");
-                self.state().schedule.add(delivery);
+                let at = self.clock.now().plus(TROUBLE_WAIT);
+                self.state().schedule.add_at(delivery, at);
                 return;
             }
         }
@@ -209,7 +240,7 @@ impl Inner {
         });
     }
 
-    async fn mark(&self, delivery: &Waiting, why: &str) -> anyhow::Result<()> {
+    async fn mark(&self, delivery: &Waiting, why: &str) -> Result<(), DeliveryError> {
         let (scope, id) = (&delivery.lane.0, &delivery.id);
         let Some(entry) = outbox::find(self.store.as_ref(), scope, id)? else {
             return Ok(());

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use hyper::Uri;
+use object_store::path::Path as ObjectPath;
 use serde::{Deserialize, Serialize};
 use shardmill_core::{Region, Scope, TenantId};
 
@@ -124,7 +125,7 @@ fn kind(text: &str) -> Result<Kind, String> {
         ));
     }
     if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        return Err("no blanks expected; write them as %20 in an address".into());
+        return Err("no blanks expected; write them as %20".into());
     }
     if let Some(arn) = text.strip_prefix("arn:") {
         return of_arn(arn);
@@ -133,7 +134,7 @@ fn kind(text: &str) -> Result<Kind, String> {
     match scheme {
         "s3" => {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-            of_bucket(bucket, prefix)
+            of_bucket(bucket, &crate::auth::percent_decoded(prefix))
         }
         "file" => of_folder(rest),
         "http" | "https" => of_address(text),
@@ -192,9 +193,15 @@ fn of_bucket(bucket: &str, prefix: &str) -> Result<Kind, String> {
     if !named || !ends(bucket.bytes().next()) || !ends(bucket.bytes().last()) {
         return Err("a bucket's name of 3 to 63 of a-z 0-9 . - expected".into());
     }
+    let parts: Vec<&str> = prefix.split('/').filter(|part| !part.is_empty()).collect();
+    let prefix = parts.join("/");
+    // Every key begins with it, as it stands here.
+    if ObjectPath::parse(&prefix).is_err() {
+        return Err("a prefix without `.`, `..` and control characters expected".into());
+    }
     Ok(Kind::Bucket {
         bucket: bucket.into(),
-        prefix: prefix.trim_matches('/').into(),
+        prefix,
     })
 }
 
@@ -244,7 +251,8 @@ mod tests {
             ),
             ("arn:aws:s3:::my.bucket", bucket("")),
             ("s3://my.bucket", bucket("")),
-            ("s3://my.bucket/a/b/", bucket("a/b")),
+            ("s3://my.bucket/a//b/", bucket("a/b")),
+            ("s3://my.bucket/a%20b", bucket("a b")),
             (
                 "file:///srv/given%20up",
                 Kind::Folder("/srv/given up".into()),
@@ -281,6 +289,8 @@ mod tests {
             ("arn:aws:lambda:us-east-1:123456789012:function:f", "lambda"),
             ("kafka://topic", "Kafka"),
             ("s3://AB", "3 to 63"),
+            ("s3://my.bucket/a b", "%20"),
+            ("s3://my.bucket/%2e%2e/b", "without"),
             ("file://relative", "ABSOLUTE"),
             ("file:///a/../b", "without"),
             ("https://", "no address"),

@@ -5,6 +5,7 @@
 //! sources; member order and values as recorded from AWS. Where our reasons are not AWS's, the
 //! choice is here: see [`Condition`].
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shardmill_core::event::{EventSource, EventWindow};
@@ -210,15 +211,22 @@ pub(crate) fn with_payload(
     scope: &Scope,
     stream: &str,
     batch: Option<&Batch>,
-) -> String {
+) -> Bytes {
     let text = document.get();
     let (Some(batch), Some(open)) = (batch, text.strip_suffix('}')) else {
-        return text.into();
+        return Bytes::from(text.to_owned());
     };
     let event = EventSource::new(scope, stream).event(batch);
+    let quotes = event.iter().filter(|c| matches!(c, b'"' | b'\\')).count();
+    let around = open.len() + ",\"payload\":\"\"}".len();
+    let mut object = Vec::with_capacity(around + event.len() + quotes);
+    object.extend_from_slice(open.as_bytes());
+    object.extend_from_slice(b",\"payload\":");
+    // Escaped where it lands: an event may have many megabytes. Writing to memory cannot fail.
     let event = String::from_utf8_lossy(&event);
-    let payload = serde_json::Value::from(event).to_string();
-    format!("{open},\"payload\":{payload}}}")
+    let _ = serde_json::to_writer(&mut object, &event);
+    object.push(b'}');
+    object.into()
 }
 
 /// The object's key: mapping, shard, day, second, and the delivery's id.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error as ClientError};
@@ -98,6 +98,7 @@ impl HttpService for Http {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
+        let is_object = parts.method == Method::PUT && !body.is_empty();
         let answer = self.send(Request::from_parts(parts, Full::new(body))).await;
         let answer = answer.map_err(|error| {
             let kind = match &error {
@@ -107,8 +108,23 @@ impl HttpService for Http {
             };
             HttpError::new(kind, error)
         })?;
+        let (status, refused) = (answer.status(), [400, 413]);
+        if is_object && refused.contains(&status.as_u16()) {
+            let text = String::from_utf8_lossy(answer.body()).into_owned();
+            let error = RefusedObject { status, text };
+            return Err(HttpError::new(HttpErrorKind::Unknown, error));
+        }
         Ok(answer.map(Into::into))
     }
+}
+
+/// An object was refused as it is: 400 or 413, which `object_store` does not tell from an outage.
+#[derive(Debug, thiserror::Error)]
+#[error("answered {status}: {text}")]
+pub(super) struct RefusedObject {
+    pub(super) status: StatusCode,
+    /// The answer's body: S3's error document.
+    pub(super) text: String,
 }
 
 impl object_store::client::HttpConnector for Http {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
@@ -12,9 +13,8 @@ use object_store::{
     Attribute, Attributes, Error, ObjectStore, PutOptions, PutPayload, Result, RetryConfig,
 };
 
-use super::http::{Http, chain};
-use super::schedule::Failed;
-use super::send::Trouble;
+use super::http::{Http, RefusedObject, chain};
+use super::schedule::{Failed, Trouble};
 
 /// As AWS writes it.
 const CONTENT_TYPE: &str = "application/octet-stream";
@@ -66,16 +66,21 @@ impl Buckets {
         }
     }
 
-    /// Puts an object into a bucket.
-    pub(super) async fn put(&self, bucket: &str, key: &str, body: String) -> Result<(), Trouble> {
+    /// Puts an object into a bucket: below the prefix, which is taken as it is, under the key.
+    pub(super) async fn put(
+        &self,
+        bucket: &str,
+        (prefix, key): (&str, &str),
+        body: Bytes,
+    ) -> Result<(), Trouble> {
         let put = async {
+            let (prefix, key) = (ObjectPath::parse(prefix)?, ObjectPath::from(key));
+            let key = prefix.parts().chain(key.parts()).collect::<ObjectPath>();
             let store = self.bucket(bucket)?;
             let attributes = Attributes::from_iter([(Attribute::ContentType, CONTENT_TYPE)]);
             let options = PutOptions::from(attributes);
             let payload = PutPayload::from(body);
-            store
-                .put_opts(&ObjectPath::from(key), payload, options)
-                .await
+            store.put_opts(&key, payload, options).await
         };
         put.await.map(drop).map_err(trouble)
     }
@@ -127,7 +132,7 @@ impl Buckets {
 
 /// Puts an object into a folder, which is made where it is not there: written beside its place,
 /// renamed, and synced before this returns.
-pub(super) async fn put_file(folder: &Path, key: &str, body: String) -> Result<(), Trouble> {
+pub(super) async fn put_file(folder: &Path, key: &str, body: Bytes) -> Result<(), Trouble> {
     let unusable = |why: String| Trouble {
         failed: Failed::Unreachable,
         why,
@@ -143,6 +148,7 @@ pub(super) async fn put_file(folder: &Path, key: &str, body: String) -> Result<(
 
 fn trouble(error: Error) -> Trouble {
     let failed = match &error {
+        Error::Generic { source, .. } => of_answer(source.as_ref()),
         Error::NotFound { .. }
         | Error::PermissionDenied { .. }
         | Error::Unauthenticated { .. }
@@ -152,4 +158,56 @@ fn trouble(error: Error) -> Trouble {
     };
     let why = chain(&error);
     Trouble { failed, why }
+}
+
+/// What is at fault when a store has answered with nothing that `object_store` knows.
+fn of_answer(error: &(dyn std::error::Error + 'static)) -> Failed {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(refused) = error.downcast_ref::<RefusedObject>() {
+            return of_code(&refused.text);
+        }
+        cause = error.source();
+    }
+    Failed::Unreachable
+}
+
+/// What S3's code says of a 400: of the object, unless it is one of the few that speak of the
+/// request's time, keys or address. Amazon S3 API reference, "List of error codes".
+fn of_code(document: &str) -> Failed {
+    let code = document.split_once("<Code>");
+    let code = code.and_then(|(_, rest)| rest.split_once("</Code>"));
+    match code.map(|(code, _)| code) {
+        Some("RequestTimeout") => Failed::Unreachable,
+        Some(
+            "AuthorizationHeaderMalformed" | "ExpiredToken" | "InvalidBucketName" | "InvalidToken",
+        ) => Failed::Misconfigured,
+        _ => Failed::Refused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_400_is_the_objects_fault_unless_its_code_says_otherwise() {
+        for (document, want) in [
+            ("", Failed::Refused),
+            (
+                "<Error><Code>EntityTooLarge</Code></Error>",
+                Failed::Refused,
+            ),
+            (
+                "<Error><Code>ExpiredToken</Code></Error>",
+                Failed::Misconfigured,
+            ),
+            (
+                "<Error><Code>RequestTimeout</Code></Error>",
+                Failed::Unreachable,
+            ),
+        ] {
+            assert_eq!(of_code(document), want, "{document}");
+        }
+    }
 }

@@ -100,8 +100,21 @@ pub(super) fn delete(entry: &Entry) -> Vec<(Key, Value)> {
 
 /// An entry, if it is there.
 pub(super) fn find(store: &dyn Store, scope: &Scope, id: &str) -> Result<Option<Entry>, ReadError> {
-    let found = store.get(&entry_key(scope, id))?;
-    found.map(|found| parse(&found.value)).transpose()
+    Ok(find_sized(store, scope, id)?.map(|(entry, _)| entry))
+}
+
+/// An entry with its bytes, if it is there.
+pub(super) fn find_sized(
+    store: &dyn Store,
+    scope: &Scope,
+    id: &str,
+) -> Result<Option<(Entry, u64)>, ReadError> {
+    let Some(found) = store.get(&entry_key(scope, id))? else {
+        return Ok(None);
+    };
+    let entry = parse(&found.value)?;
+    let bytes = found.value.len() as u64 + entry.payload_bytes;
+    Ok(Some((entry, bytes)))
 }
 
 /// Every entry whose key begins with `prefix`, with its bytes. A damaged one is reported and
@@ -115,6 +128,12 @@ pub(super) fn scan(store: &dyn Store, prefix: &Key) -> Result<Vec<(Entry, u64)>,
         Some((entry, bytes))
     });
     Ok(entries.collect())
+}
+
+/// The id in an entry's key.
+pub(super) fn id_of(key: &Key) -> Option<String> {
+    let (_, parts) = key.split()?;
+    String::from_utf8(parts.last()?.to_vec()).ok()
 }
 
 fn parse(bytes: &[u8]) -> Result<Entry, ReadError> {

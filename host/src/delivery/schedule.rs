@@ -2,15 +2,22 @@
 //!
 //! Deliveries to one destination are a lane: in the order of their ids, one at a time. What is
 //! wrong with the destination makes its lane wait; what is wrong with one delivery makes that one
-//! wait while the others go on. Lanes never wait for each other.
+//! wait while the others go on. Where an answer does not tell which it is, the next delivery is
+//! tried in between: if that one arrives, the first was at fault. Lanes never wait for each other,
+//! and those that may go take turns.
 //!
 //! Laws: a delivery leaves the schedule by [`Schedule::delivered`] or, not before its bounded
-//! age, by a failure; a lane has at most one delivery under way.
+//! age, by a failure; a lane has at most one delivery under way. Every step but a failure costs
+//! the logarithm of what waits.
 
-use std::collections::BTreeMap;
+mod lane;
+
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use shardmill_core::{Scope, UnixMillis};
+
+use lane::Lane;
 
 /// A destination within an account and region.
 pub(super) type LaneId = (Scope, String);
@@ -41,25 +48,25 @@ pub(super) enum Failed {
     Refused,
 }
 
-#[derive(Debug, Default)]
-struct Lane {
-    waiting: BTreeMap<String, Slot>,
-    busy: bool,
-    failures: u32,
-    not_before: UnixMillis,
-}
-
-#[derive(Debug)]
-struct Slot {
-    delivery: Waiting,
-    refusals: u32,
-    not_before: UnixMillis,
+/// Why an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) failed: Failed,
+    pub(super) why: String,
 }
 
 /// All deliveries that wait.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    lanes: BTreeMap<LaneId, Lane>,
+    lanes: HashMap<LaneId, Lane>,
+    /// Lanes that may go now, by turn.
+    due: BTreeMap<u64, LaneId>,
+    /// Lanes that wait for time to pass.
+    later: BTreeMap<(UnixMillis, u64), LaneId>,
+    /// Turns that were given out.
+    turns: u64,
+    /// How many deliveries of each mapping wait.
+    waiting: HashMap<String, u64>,
     maximum_age: Duration,
 }
 
@@ -67,71 +74,81 @@ impl Schedule {
     /// An empty schedule; a delivery that fails at `maximum_age` or later is given up.
     pub(super) fn new(maximum_age: Duration) -> Self {
         Self {
-            lanes: BTreeMap::new(),
+            lanes: HashMap::new(),
+            due: BTreeMap::new(),
+            later: BTreeMap::new(),
+            turns: 0,
+            waiting: HashMap::new(),
             maximum_age,
         }
     }
 
     /// Adds a delivery; nothing is changed when it is there.
     pub(super) fn add(&mut self, delivery: Waiting) {
-        let lane = self.lanes.entry(delivery.lane.clone()).or_default();
-        lane.waiting
-            .entry(delivery.id.clone())
-            .or_insert_with(|| Slot {
-                delivery,
-                refusals: 0,
-                not_before: UnixMillis(0),
-            });
+        self.add_at(delivery, UnixMillis(0));
+    }
+
+    /// Adds a delivery that may not go before `at`.
+    pub(super) fn add_at(&mut self, delivery: Waiting, at: UnixMillis) {
+        let (id, mapping) = (delivery.lane.clone(), delivery.mapping_id.clone());
+        let lane = self.lanes.entry(id.clone()).or_default();
+        if lane.add(delivery, at) {
+            *self.waiting.entry(mapping).or_default() += 1;
+            self.place(&id);
+        }
     }
 
     /// Adds a delivery, or brings it forward: nothing of its lane waits for time to pass.
     pub(super) fn hurry(&mut self, delivery: Waiting) {
         let (lane, id) = (delivery.lane.clone(), delivery.id.clone());
         self.add(delivery);
-        let Some(lane) = self.lanes.get_mut(&lane) else {
-            return;
-        };
-        lane.not_before = UnixMillis(0);
-        if let Some(slot) = lane.waiting.get_mut(&id) {
-            slot.not_before = UnixMillis(0);
+        if let Some(found) = self.lanes.get_mut(&lane) {
+            found.hurry(&id);
         }
+        self.place(&lane);
     }
 
-    /// The delivery that has waited longest for its turn, if one may go; its lane is then busy.
+    /// The delivery whose lane has waited longest for its turn, if one may go; its lane is then
+    /// busy.
     pub(super) fn next(&mut self, now: UnixMillis) -> Option<Waiting> {
-        let ready = self.lanes.values_mut().filter(|lane| !lane.busy);
-        let (_, lane) = ready
-            .filter_map(|lane| Some((lane.ready_at()?, lane)))
-            .filter(|(at, _)| *at <= now)
-            .min_by_key(|(at, _)| *at)?;
-        lane.busy = true;
-        let mut slots = lane.waiting.values();
-        slots
-            .find(|slot| slot.not_before <= now)
-            .map(|slot| slot.delivery.clone())
+        while let Some(first) = self.later.first_entry().filter(|e| e.key().0 <= now) {
+            let id = first.remove();
+            self.turns += 1;
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.place = Some(Place::Due(self.turns));
+            }
+            self.due.insert(self.turns, id);
+        }
+        let (_, id) = self.due.pop_first()?;
+        let lane = self.lanes.get_mut(&id)?;
+        lane.place = None;
+        lane.begin(now)
     }
 
     /// When the next delivery may go; `None` while nothing waits for time to pass.
     pub(super) fn wake_at(&self) -> Option<UnixMillis> {
-        let idle = self.lanes.values().filter(|lane| !lane.busy);
-        idle.filter_map(Lane::ready_at).min()
+        if !self.due.is_empty() {
+            return Some(UnixMillis(0));
+        }
+        self.later.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// A delivery has arrived.
-    pub(super) fn delivered(&mut self, delivery: &Waiting) {
+    /// A delivery has arrived: `chance` as for [`Schedule::failed`].
+    pub(super) fn delivered(&mut self, delivery: &Waiting, now: UnixMillis, chance: f64) {
         if let Some(lane) = self.lanes.get_mut(&delivery.lane) {
-            lane.waiting.remove(&delivery.id);
-            (lane.busy, lane.failures, lane.not_before) = (false, 0, UnixMillis(0));
+            let removed = lane.delivered(&delivery.id, now, chance);
+            self.count_out(removed.as_ref());
         }
-        self.tidy(&delivery.lane);
+        self.place(&delivery.lane);
     }
 
     /// A delivery is gone, whatever became of it.
     pub(super) fn remove(&mut self, lane: &LaneId, id: &str) {
         if let Some(found) = self.lanes.get_mut(lane) {
-            found.waiting.remove(id);
+            let removed = found.remove(id);
+            self.count_out(removed.as_ref());
         }
-        self.tidy(lane);
+        self.place(lane);
     }
 
     /// An attempt has failed: `chance` is a random number, 0 … 1. Returns the deliveries whose
@@ -140,7 +157,7 @@ impl Schedule {
     pub(super) fn failed(
         &mut self,
         delivery: &Waiting,
-        failed: Failed,
+        trouble: &Trouble,
         now: UnixMillis,
         chance: f64,
     ) -> Vec<Waiting> {
@@ -148,53 +165,77 @@ impl Schedule {
         let Some(lane) = self.lanes.get_mut(&delivery.lane) else {
             return Vec::new();
         };
-        lane.busy = false;
-        let over: Vec<String> = match failed {
-            Failed::Refused => {
-                (lane.failures, lane.not_before) = (0, UnixMillis(0));
-                if let Some(slot) = lane.waiting.get_mut(&delivery.id) {
-                    slot.refusals += 1;
-                    slot.not_before = now.plus(wait(failed, slot.refusals, chance));
-                }
-                let over = delivery.created <= old;
-                over.then(|| delivery.id.clone()).into_iter().collect()
-            }
+        lane.failed(&delivery.id, trouble, now, chance);
+        let over = match trouble.failed {
+            Failed::Refused if delivery.created <= old => vec![delivery.id.clone()],
+            Failed::Refused => Vec::new(),
             // The others would fare no better: whose time is over need not try.
-            Failed::Unreachable | Failed::Misconfigured => {
-                lane.failures += 1;
-                lane.not_before = now.plus(wait(failed, lane.failures, chance));
-                let over = |slot: &&Slot| slot.delivery.created <= old;
-                let over = lane.waiting.values().filter(over);
-                over.map(|slot| slot.delivery.id.clone()).collect()
-            }
+            Failed::Unreachable | Failed::Misconfigured => lane.older_than(old),
         };
-        let removed = over.iter().filter_map(|id| lane.waiting.remove(id));
-        let removed = removed.map(|slot| slot.delivery).collect();
-        self.tidy(&delivery.lane);
+        let removed: Vec<Waiting> = over.iter().filter_map(|id| lane.remove(id)).collect();
+        for one in &removed {
+            self.count_out(Some(one));
+        }
+        self.place(&delivery.lane);
         removed
     }
 
     /// How many deliveries of a mapping wait.
     pub(super) fn waiting(&self, mapping_id: &str) -> u64 {
-        let slots = self.lanes.values().flat_map(|lane| lane.waiting.values());
-        slots
-            .filter(|slot| slot.delivery.mapping_id == mapping_id)
-            .count() as u64
+        self.waiting.get(mapping_id).copied().unwrap_or_default()
     }
 
-    fn tidy(&mut self, lane: &LaneId) {
-        let over = |lane: &Lane| lane.waiting.is_empty() && !lane.busy;
-        if self.lanes.get(lane).is_some_and(over) {
-            self.lanes.remove(lane);
+    /// What the last attempt met: at this delivery, or else at its destination.
+    pub(super) fn problem(&self, lane: &LaneId, id: &str) -> Option<&str> {
+        self.lanes.get(lane)?.problem(id)
+    }
+
+    fn count_out(&mut self, removed: Option<&Waiting>) {
+        let Some(removed) = removed else { return };
+        if let Some(count) = self.waiting.get_mut(&removed.mapping_id) {
+            *count -= 1;
+            if *count == 0 {
+                self.waiting.remove(&removed.mapping_id);
+            }
+        }
+    }
+
+    /// Puts a lane where its state says that it belongs. One that may go keeps its turn.
+    fn place(&mut self, id: &LaneId) {
+        let Some(lane) = self.lanes.get_mut(id) else {
+            return;
+        };
+        let ready_at = lane.ready_at();
+        match (lane.place, ready_at) {
+            (Some(Place::Due(_)), Some(UnixMillis(0))) => return,
+            (Some(Place::Later(at, _)), Some(ready)) if at == ready => return,
+            (Some(Place::Due(turn)), _) => drop(self.due.remove(&turn)),
+            (Some(Place::Later(at, turn)), _) => drop(self.later.remove(&(at, turn))),
+            (None, _) => {}
+        }
+        self.turns += 1;
+        lane.place = match ready_at {
+            None => None,
+            Some(UnixMillis(0)) => {
+                self.due.insert(self.turns, id.clone());
+                Some(Place::Due(self.turns))
+            }
+            Some(at) => {
+                self.later.insert((at, self.turns), id.clone());
+                Some(Place::Later(at, self.turns))
+            }
+        };
+        if lane.is_over() {
+            self.lanes.remove(id);
         }
     }
 }
 
-impl Lane {
-    fn ready_at(&self) -> Option<UnixMillis> {
-        let first = self.waiting.values().map(|slot| slot.not_before).min()?;
-        Some(first.max(self.not_before))
-    }
+/// Where a lane stands: in the turns, or until when it waits. A busy one nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Due(u64),
+    Later(UnixMillis, u64),
 }
 
 /// The wait after the `failures`-th failure in a row, 1 and up. It doubles from 1 s to 5 min, or
@@ -211,118 +252,4 @@ fn wait(failed: Failed, failures: u32, chance: f64) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DAY: Duration = Duration::from_secs(86_400);
-    /// The year 2100.
-    const NOW: UnixMillis = UnixMillis(4_102_444_800_000);
-
-    fn delivery(lane: &str, id: &str) -> Waiting {
-        Waiting {
-            lane: (Scope::default(), lane.into()),
-            id: id.into(),
-            created: NOW,
-            mapping_id: "m".into(),
-            records: 1,
-        }
-    }
-
-    fn schedule(deliveries: &[(&str, &str)]) -> Schedule {
-        let mut schedule = Schedule::new(DAY);
-        for (lane, id) in deliveries {
-            schedule.add(delivery(lane, id));
-        }
-        schedule
-    }
-
-    fn seconds(n: u64) -> UnixMillis {
-        NOW.plus(Duration::from_secs(n))
-    }
-
-    fn next(schedule: &mut Schedule, at: UnixMillis) -> Option<String> {
-        schedule.next(at).map(|d| d.id)
-    }
-
-    #[test]
-    fn a_lane_sends_in_order_and_one_at_a_time() {
-        let mut schedule = schedule(&[("a", "2"), ("a", "1"), ("a", "3")]);
-        assert_eq!(next(&mut schedule, NOW).as_deref(), Some("1"));
-        assert_eq!(next(&mut schedule, NOW), None, "one is under way");
-        assert_eq!(schedule.wake_at(), None);
-        schedule.delivered(&delivery("a", "1"));
-        assert_eq!(next(&mut schedule, NOW).as_deref(), Some("2"));
-        schedule.delivered(&delivery("a", "2"));
-        assert_eq!(schedule.waiting("m"), 1);
-        assert_eq!(next(&mut schedule, NOW).as_deref(), Some("3"));
-    }
-
-    #[test]
-    fn a_dead_destination_delays_no_other() {
-        let mut schedule = schedule(&[("dead", "1"), ("dead", "2"), ("good", "3")]);
-        assert_eq!(next(&mut schedule, NOW).as_deref(), Some("1"));
-        let over = schedule.failed(&delivery("dead", "1"), Failed::Unreachable, NOW, 0.0);
-        assert!(over.is_empty());
-        assert_eq!(next(&mut schedule, NOW).as_deref(), Some("3"));
-        assert_eq!(next(&mut schedule, NOW), None, "the dead lane waits");
-        assert_eq!(schedule.wake_at(), Some(seconds(1)));
-        assert_eq!(next(&mut schedule, seconds(1)).as_deref(), Some("1"));
-    }
-
-    #[test]
-    fn a_refused_delivery_steps_aside() {
-        let mut schedule = schedule(&[("a", "1"), ("a", "2")]);
-        let first = schedule.next(NOW).expect("the first");
-        assert!(
-            schedule
-                .failed(&first, Failed::Refused, NOW, 0.0)
-                .is_empty()
-        );
-        assert_eq!(next(&mut schedule, NOW).as_deref(), Some("2"));
-        schedule.delivered(&delivery("a", "2"));
-        assert_eq!(next(&mut schedule, seconds(59)), None);
-        assert_eq!(next(&mut schedule, seconds(60)).as_deref(), Some("1"));
-    }
-
-    #[test]
-    fn nothing_is_given_up_before_its_age_and_everything_after_it() {
-        for failed in [Failed::Unreachable, Failed::Misconfigured, Failed::Refused] {
-            let mut schedule = schedule(&[("a", "1")]);
-            let young = delivery("a", "1");
-            let late = seconds(86_400);
-            let before = UnixMillis(late.0 - 1);
-            assert!(schedule.failed(&young, failed, before, 0.0).is_empty());
-            assert_eq!(schedule.failed(&young, failed, late, 0.0), [young]);
-            assert_eq!((schedule.waiting("m"), schedule.wake_at()), (0, None));
-        }
-        let mut schedule = schedule(&[("a", "1"), ("a", "2")]);
-        let mut fresh = delivery("a", "3");
-        fresh.created = seconds(1);
-        schedule.add(fresh);
-        let over = schedule.failed(
-            &delivery("a", "1"),
-            Failed::Unreachable,
-            seconds(86_400),
-            0.0,
-        );
-        let ids: Vec<_> = over.iter().map(|d| d.id.as_str()).collect();
-        assert_eq!(ids, ["1", "2"], "all whose time is over, and no other");
-        assert_eq!(schedule.waiting("m"), 1);
-    }
-
-    #[test]
-    fn waits_double_and_chance_takes_off_up_to_half() {
-        for (failed, failures, chance, want) in [
-            (Failed::Unreachable, 1, 0.0, 1_000),
-            (Failed::Unreachable, 1, 1.0, 500),
-            (Failed::Unreachable, 4, 0.0, 8_000),
-            (Failed::Unreachable, u32::MAX, 0.0, 300_000),
-            (Failed::Misconfigured, 1, 0.0, 60_000),
-            (Failed::Misconfigured, 3, 0.5, 180_000),
-            (Failed::Refused, 100, 0.0, 3_600_000),
-        ] {
-            let waits = wait(failed, failures, chance).as_millis();
-            assert_eq!(waits, want, "{failed:?} {failures} {chance}");
-        }
-    }
-}
+mod tests;

@@ -11,16 +11,9 @@ use super::document::{object_key, with_payload};
 use super::http::{Http, chain};
 use super::object::{Buckets, put_file};
 use super::outbox::{Entry, delete, payload_key};
-use super::schedule::Failed;
+use super::schedule::{Failed, Trouble};
 use super::{Settings, webhook};
 use crate::queues::{MessageAttribute, NewMessage, Queues};
-
-/// Why an attempt failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Trouble {
-    pub(super) failed: Failed,
-    pub(super) why: String,
-}
 
 /// Sends to every kind of destination.
 pub(super) struct Sender {
@@ -30,6 +23,9 @@ pub(super) struct Sender {
     timeout: Duration,
     secret: Option<String>,
 }
+
+/// What an attempt gets beyond its time for each MiB that it sends.
+const MIB_TIME: Duration = Duration::from_secs(1);
 
 impl Sender {
     pub(super) fn new(settings: &Settings, queues: Queues) -> Self {
@@ -48,30 +44,31 @@ impl Sender {
         if let Kind::Queue { scope, name } = entry.destination.kind() {
             return self.enqueue(store, entry, scope, name).await;
         }
-        let sent = tokio::time::timeout(self.timeout, self.send(store, entry));
+        let body = match entry.destination.takes_payload() {
+            true => body(store, entry).await?,
+            false => Bytes::from(entry.document.get().to_owned()),
+        };
+        let limit = limit(self.timeout, body.len());
+        let sent = tokio::time::timeout(limit, self.send(entry, body));
         let late = |_| Trouble {
             failed: Failed::Unreachable,
-            why: format!("no answer within {:?}", self.timeout),
+            why: format!("no answer within {limit:?}"),
         };
         sent.await.map_err(late)??;
         let committed = store.commit(removal(entry)).await;
         committed.map(drop).map_err(|e| of_store(&e))
     }
 
-    async fn send(&self, store: &dyn Store, entry: &Entry) -> Result<(), Trouble> {
+    async fn send(&self, entry: &Entry, body: Bytes) -> Result<(), Trouble> {
         let key = || object_key(&entry.mapping_id, &entry.shard, entry.created, &entry.id);
         match entry.destination.kind() {
             Kind::Webhook(address) => {
-                webhook::post(&self.http, address, self.secret.as_deref(), entry).await
+                let secret = self.secret.as_deref();
+                webhook::post(&self.http, address, secret, (&entry.id, body)).await
             }
-            Kind::Folder(folder) => put_file(folder, &key(), body(store, entry).await?).await,
+            Kind::Folder(folder) => put_file(folder, &key(), body).await,
             Kind::Bucket { bucket, prefix } => {
-                let key = match prefix.as_str() {
-                    "" => key(),
-                    prefix => format!("{prefix}/{}", key()),
-                };
-                let body = body(store, entry).await?;
-                self.buckets.put(bucket, &key, body).await
+                self.buckets.put(bucket, (prefix, &key()), body).await
             }
             // Done above, where the message and the entry's end are one transaction.
             Kind::Queue { .. } => Ok(()),
@@ -114,6 +111,11 @@ impl Sender {
     }
 }
 
+/// How long an attempt with so many bytes may take.
+fn limit(timeout: Duration, bytes: usize) -> Duration {
+    timeout + MIB_TIME * (bytes >> 20) as u32
+}
+
 fn removal(entry: &Entry) -> Tx {
     Tx {
         writes: delete(entry),
@@ -123,16 +125,29 @@ fn removal(entry: &Entry) -> Tx {
 }
 
 /// The object's body: with the outbox's own copy of the records, or else the failure store's.
-async fn body(store: &dyn Store, entry: &Entry) -> Result<String, Trouble> {
+async fn body(store: &dyn Store, entry: &Entry) -> Result<Bytes, Trouble> {
     let Entry { scope, id, .. } = entry;
-    let found = match stored(store, &payload_key(scope, id)).await? {
-        Some(found) => Some(found),
-        None => stored(store, &Key::new(Table::FailurePayload, scope).part(id)).await?,
-    };
-    let batch = found.map(Batch::from_stored).transpose();
-    let batch = batch.map_err(|error| of_store(&error))?;
-    if batch.is_none() {
-        tracing::warn!(id, "the records are gone: the object tells only of them");
+    let copies = [
+        payload_key(scope, id),
+        Key::new(Table::FailurePayload, scope).part(id),
+    ];
+    let (mut batch, mut damage) = (None, None);
+    for copy in copies {
+        match read_batch(store, &copy).await {
+            Ok(None) => continue,
+            Ok(found) => batch = found,
+            Err(error @ ReadError::Damaged(_)) => {
+                damage = Some(error);
+                continue;
+            }
+            Err(error) => return Err(of_store(&error)),
+        }
+        break;
+    }
+    match (&batch, damage) {
+        (None, Some(error)) => return Err(of_store(&error)),
+        (None, None) => tracing::warn!(id, "the records are gone: the object tells only of them"),
+        (Some(_), _) => {}
     }
     Ok(with_payload(
         &entry.document,
@@ -142,16 +157,30 @@ async fn body(store: &dyn Store, entry: &Entry) -> Result<String, Trouble> {
     ))
 }
 
-async fn stored(store: &dyn Store, key: &Key) -> Result<Option<Bytes>, Trouble> {
-    store
-        .blob(key)
-        .await
-        .map_err(|error: ReadError| of_store(&error))
+async fn read_batch(store: &dyn Store, key: &Key) -> Result<Option<Batch>, ReadError> {
+    let found = store.blob(key).await?;
+    let batch = found.map(Batch::from_stored).transpose();
+    batch.map_err(|error| ReadError::Damaged(chain(&error)))
 }
 
-/// Trouble at home: tried again soon.
-fn of_store(error: &(dyn std::error::Error + 'static)) -> Trouble {
+/// Trouble at home: tried again soon, but for damage, which is this delivery's own.
+pub(super) fn of_store(error: &(dyn std::error::Error + 'static)) -> Trouble {
+    let failed = match error.downcast_ref() {
+        Some(ReadError::Damaged(_)) => Failed::Refused,
+        _ => Failed::Unreachable,
+    };
     let why = chain(error);
-    let failed = Failed::Unreachable;
     Trouble { failed, why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_object_has_time_to_arrive() {
+        let ten = Duration::from_secs(10);
+        assert_eq!(limit(ten, 2_000), ten);
+        assert_eq!(limit(ten, 20 << 20), Duration::from_secs(30));
+    }
 }

@@ -7,10 +7,8 @@ use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use hyper::{Request, StatusCode};
 use sha2::Sha256;
 
-use super::Entry;
 use super::http::Http;
-use super::schedule::Failed;
-use super::send::Trouble;
+use super::schedule::{Failed, Trouble};
 
 /// Header that carries the delivery's stable id.
 pub(super) const ID_HEADER: &str = "x-shardmill-delivery-id";
@@ -19,18 +17,17 @@ pub(super) const ID_HEADER: &str = "x-shardmill-delivery-id";
 /// secret; absent without one.
 pub(super) const SIGNATURE_HEADER: &str = "x-shardmill-signature-256";
 
-/// Posts a delivery.
+/// Posts the document of the delivery `id`.
 pub(super) async fn post(
     http: &Http,
     address: &str,
     secret: Option<&str>,
-    entry: &Entry,
+    (id, body): (&str, Bytes),
 ) -> Result<(), Trouble> {
-    let body = Bytes::from(entry.document.get().to_owned());
     let mut request = Request::post(address)
         .header(CONTENT_TYPE, "application/json")
         .header(USER_AGENT, concat!("shardmill/", env!("CARGO_PKG_VERSION")))
-        .header(ID_HEADER, &entry.id);
+        .header(ID_HEADER, id);
     if let Some(secret) = secret {
         request = request.header(SIGNATURE_HEADER, signature(secret, &body));
     }
