@@ -9,6 +9,7 @@ mod deliverer;
 mod destination;
 mod document;
 mod http;
+mod list;
 mod object;
 mod outbox;
 mod schedule;
@@ -18,6 +19,7 @@ mod webhook;
 pub(crate) use destination::is_queue_name;
 pub use destination::{BadDestination, Destination, Kind};
 pub(crate) use document::GivenUp;
+pub use list::{Filter, Listed, Page};
 pub use object::S3Settings;
 pub use outbox::{Bounds, Entry, Undeliverable};
 
@@ -95,6 +97,14 @@ pub enum DeliveryError {
     /// There is none.
     #[error("delivery {0:?} does not exist: it was made, or dropped")]
     NotFound(String),
+    /// Several ids begin so.
+    #[error("the ids of {count} deliveries begin with {id:?}: give more of it")]
+    Ambiguous {
+        /// What was given.
+        id: String,
+        /// How many there are, at least.
+        count: usize,
+    },
     /// The destination cannot be used by this account.
     #[error("destination {destination}: queues of account {account} only")]
     ForeignQueue {
@@ -261,21 +271,6 @@ impl Delivery {
             deliveries_pending: state.schedule.waiting(mapping_id),
             ..figures
         }
-    }
-
-    /// The deliveries of a scope that have not been made, oldest first; `mapping` by name or UUID.
-    ///
-    /// # Errors
-    /// The store's.
-    pub fn list(&self, scope: &Scope, mapping: Option<&str>) -> Result<Vec<Entry>, DeliveryError> {
-        let entries = outbox::scan(self.inner.store.as_ref(), &Key::new(Table::Outbox, scope))?;
-        let of =
-            |entry: &Entry| mapping.is_none_or(|m| entry.mapping == m || entry.mapping_id == m);
-        Ok(entries
-            .into_iter()
-            .map(|(entry, _)| entry)
-            .filter(of)
-            .collect())
     }
 
     /// Forgets the figures of mappings that are no more.

@@ -118,7 +118,17 @@ async fn a_destination_that_is_away_holds_up_no_record_and_is_told_after_a_resta
     })
     .await;
     let id = listed["deliveries"][0]["id"].as_str().unwrap();
-    host.json(&["deliveries", "drop", id]);
+    let shown = host.json(&["deliveries", "show", &id[..30]]);
+    assert_eq!(shown["document"]["version"], "1.0", "{shown:#}");
+    let dead = "http://127.0.0.1:9/hook";
+    let retried = host.json(&["deliveries", "retry", "--destination", dead]);
+    assert_eq!(retried["retried"][0], id);
+    until("it tells what holds it up", async || {
+        !host.json(&["deliveries"])["deliveries"][0]["problem"].is_null()
+    })
+    .await;
+    let dropped = host.json(&["deliveries", "drop", "--mapping", "m"]);
+    assert_eq!(dropped["dropped"][0], id);
     let left = host.json(&["deliveries"]);
     let left = left["deliveries"].as_array().unwrap();
     assert!(left.iter().all(|delivery| delivery["id"] != id));

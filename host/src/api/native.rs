@@ -15,7 +15,7 @@
 //! | `failures/ID/redrive[?to_stream=]` | | | does so | |
 //! | `failures/ID/export[?module=]` | the file | | | |
 //! | `deliveries` | lists those not made | | | |
-//! | `deliveries/ID` | | | | drops |
+//! | `deliveries/ID` | with its document | | | drops |
 //! | `deliveries/ID/retry` | | | tries at once | |
 //!
 //! Errors are `{"error": {"code", "message", "hint"}}`. A signature as AWS's clients send it
@@ -122,6 +122,7 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
             return failures::redrive(call, id).await;
         }
         ["deliveries"] if method == Method::GET => return deliveries::list(call),
+        ["deliveries", id] if method == Method::GET => return deliveries::get(call, id),
         ["deliveries", id] if method == Method::DELETE => {
             return deliveries::delete(call, id).await;
         }
@@ -138,7 +139,7 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
         ["failures"] => "GET, POST",
         ["failures", _] => "GET, DELETE",
         ["failures", _, "export"] | ["deliveries"] => "GET",
-        ["deliveries", _] => "DELETE",
+        ["deliveries", _] => "GET, DELETE",
         ["health" | "metrics" | "streams" | "functions" | "mappings"]
         | ["streams" | "counters" | "state", _] => "GET",
         _ => {

@@ -122,18 +122,34 @@ pub(super) fn find_sized(
 pub(super) fn scan(store: &dyn Store, prefix: &Key) -> Result<Vec<(Entry, u64)>, ReadError> {
     let stored = store.scan(prefix, None, usize::MAX)?;
     let entries = stored.iter().filter_map(|(_, found)| {
-        let report = |error: &ReadError| tracing::error!(%error, "a delivery is left out");
-        let entry = parse(&found.value).inspect_err(report).ok()?;
+        let entry = read(&found.value)?;
         let bytes = found.value.len() as u64 + entry.payload_bytes;
         Some((entry, bytes))
     });
     Ok(entries.collect())
 }
 
+/// The id of whole entries: a failure's.
+const ID_LEN: usize = 36;
+
+/// The prefix of the keys whose ids begin with `start`; `None` where none can.
+pub(super) fn beginning(scope: &Scope, start: &str) -> Option<Key> {
+    let left = ID_LEN.checked_sub(start.len())?;
+    let whole = entry_key(scope, &format!("{start:-<ID_LEN$}"));
+    let bytes = whole.as_bytes();
+    Some(Key::from_bytes(bytes[..bytes.len() - left].to_vec()))
+}
+
 /// The id in an entry's key.
 pub(super) fn id_of(key: &Key) -> Option<String> {
     let (_, parts) = key.split()?;
     String::from_utf8(parts.last()?.to_vec()).ok()
+}
+
+/// An entry as it is stored. A damaged one is reported and left out.
+pub(super) fn read(bytes: &[u8]) -> Option<Entry> {
+    let report = |error: &ReadError| tracing::error!(%error, "a delivery is left out");
+    parse(bytes).inspect_err(report).ok()
 }
 
 fn parse(bytes: &[u8]) -> Result<Entry, ReadError> {

@@ -186,7 +186,14 @@ impl World {
     }
 
     fn left(&self) -> Vec<Entry> {
-        self.delivery.list(&Scope::default(), None).expect("a list")
+        let page = self.page(&Filter::default(), None, usize::MAX);
+        page.deliveries.into_iter().map(|one| one.entry).collect()
+    }
+
+    fn page(&self, filter: &Filter<'_>, after: Option<&str>, limit: usize) -> Page {
+        let scope = Scope::default();
+        let page = self.delivery.list(&scope, filter, after, limit);
+        page.expect("a list")
     }
 
     /// The deliveries of one destination, which is its own mapping here.
@@ -536,7 +543,11 @@ async fn a_delivery_whose_records_are_damaged_holds_up_no_other() {
     world.store.commit(damage).await.expect("committed");
     world.start();
     until("the second is delivered", || world.left().len() == 1).await;
-    assert_eq!(world.left()[0].id, "id-1");
+    let page = world.page(&Filter::default(), None, 10);
+    let [left] = page.deliveries.try_into().expect("one is left");
+    assert_eq!(left.entry.id, "id-1");
+    let problem = left.problem.expect("it says what is wrong");
+    assert!(problem.contains("damaged"), "{problem}");
 }
 
 #[tokio::test]
@@ -560,6 +571,43 @@ async fn an_object_that_the_store_refuses_holds_up_no_other() {
     let begins = "/given-up/pre%20fix%25/aws/lambda/";
     assert!(paths.iter().all(|p| p.starts_with(begins)), "{paths:?}");
     assert!(paths[1].ends_with("-id-2"), "{paths:?}");
+}
+
+#[tokio::test]
+async fn deliveries_are_listed_by_pages_and_named_by_the_beginning_of_their_ids() {
+    let world = World::new(Settings::default());
+    let id = |n: usize| format!("0190000{n}-0000-7000-8000-000000000000");
+    for n in 0..5 {
+        let port = 10 + n % 2;
+        world
+            .give_up(&id(n), &format!("http://127.0.0.1:{port}/"))
+            .await;
+    }
+    let filter = Filter {
+        destination: Some("http://127.0.0.1:10/"),
+        ..Filter::default()
+    };
+    let ids = |page: &Page| -> Vec<String> {
+        let ids = page.deliveries.iter().map(|one| one.entry.id.clone());
+        ids.collect()
+    };
+    let first = world.page(&filter, None, 2);
+    assert_eq!(ids(&first), [id(0), id(2)]);
+    assert_eq!(first.after, Some(id(2)));
+    let last = world.page(&filter, first.after.as_deref(), 2);
+    assert_eq!((ids(&last), last.after), (vec![id(4)], None));
+    let scope = Scope::default();
+    let resolve = |start: &str| world.delivery.resolve(&scope, start);
+    assert_eq!(resolve("01900003").ok(), Some(id(3)));
+    assert_eq!(resolve(&id(3)).ok(), Some(id(3)));
+    let several = resolve("0190");
+    assert!(matches!(
+        several,
+        Err(DeliveryError::Ambiguous { count: 5, .. })
+    ));
+    for none in ["", "02", &format!("{}0", id(3))] {
+        assert!(matches!(resolve(none), Err(DeliveryError::NotFound(_))));
+    }
 }
 
 #[tokio::test]

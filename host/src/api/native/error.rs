@@ -190,7 +190,9 @@ impl From<DeliveryError> for Error {
             DeliveryError::NotFound(_) => {
                 Self::not_found(error).hint("`shardmill deliveries` lists them")
             }
-            DeliveryError::ForeignQueue { .. } => Self::bad_request(error),
+            DeliveryError::ForeignQueue { .. } | DeliveryError::Ambiguous { .. } => {
+                Self::bad_request(error)
+            }
             DeliveryError::Queue(QueueError::Read(error)) => error.into(),
             DeliveryError::Queue(QueueError::Commit(error)) => error.into(),
             DeliveryError::Queue(error) => Self::not_found(error),
