@@ -5,6 +5,7 @@
 //! none is lost, and no shard waits for a destination. One task makes the deliveries
 //! ([`Delivery::run`]); which goes next is [`schedule`]'s to say, how one is sent [`send`]'s.
 
+mod allowed;
 mod deliverer;
 mod destination;
 mod document;
@@ -16,6 +17,7 @@ mod schedule;
 mod send;
 mod webhook;
 
+pub use allowed::Allowed;
 pub(crate) use destination::is_queue_name;
 pub use destination::{BadDestination, Destination, Kind};
 pub(crate) use document::GivenUp;
@@ -52,6 +54,8 @@ pub struct Settings {
     pub webhook_secret: Option<String>,
     /// The object store.
     pub s3: S3Settings,
+    /// Which destinations may be named.
+    pub allowed: Allowed,
 }
 
 impl Default for Settings {
@@ -62,6 +66,7 @@ impl Default for Settings {
             bounds: Bounds::default(),
             webhook_secret: None,
             s3: S3Settings::default(),
+            allowed: Allowed::default(),
         }
     }
 }
@@ -74,6 +79,7 @@ impl std::fmt::Debug for Settings {
             .field("timeout", &self.timeout)
             .field("bounds", &self.bounds)
             .field("s3", &self.s3)
+            .field("allowed", &self.allowed)
             .finish_non_exhaustive()
     }
 }
@@ -105,6 +111,9 @@ pub enum DeliveryError {
         /// How many there are, at least.
         count: usize,
     },
+    /// The operator does not let this destination be named.
+    #[error(transparent)]
+    NotAllowed(#[from] BadDestination),
     /// The destination cannot be used by this account.
     #[error("destination {destination}: queues of account {account} only")]
     ForeignQueue {
@@ -186,12 +195,13 @@ impl Delivery {
     /// hold when the mapping is written.
     ///
     /// # Errors
-    /// A queue of another account, or one that does not exist.
+    /// A queue of another account, or one that does not exist; a place that is not allowed.
     pub fn check(
         &self,
         scope: &Scope,
         destination: &Destination,
     ) -> Result<Option<Expect>, DeliveryError> {
+        self.inner.settings.allowed.check(destination)?;
         let Kind::Queue { scope: owner, name } = destination.kind() else {
             return Ok(None);
         };
@@ -203,6 +213,14 @@ impl Delivery {
         }
         self.inner.queues.get(owner, name)?;
         Ok(Some(Expect::Present(crate::queues::queue_key(owner, name))))
+    }
+
+    /// Checks that a caller of this host's API may name `destination` at all.
+    ///
+    /// # Errors
+    /// A place that is not allowed.
+    pub fn check_caller(&self, destination: &Destination) -> Result<(), DeliveryError> {
+        Ok(self.inner.settings.allowed.check_caller(destination)?)
     }
 
     /// Writes the delivery of records that `tx` gives up into it. Without room in the outbox the

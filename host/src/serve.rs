@@ -62,7 +62,10 @@ pub async fn run(
     let Opened { store, failure } = open(&config, clock).await?;
     let sandbox = new_sandbox()?;
     let notes = (config.store == StoreKind::Embedded).then(|| config.data_dir.join(NOTES));
-    let delivery = Delivery::new(Arc::clone(&store), clock, config.delivery);
+    let mut delivery = config.delivery;
+    delivery.allowed.data_dir = Some(config.data_dir);
+    delivery.allowed.strangers = !config.listen.ip().is_loopback();
+    let delivery = Delivery::new(Arc::clone(&store), clock, delivery);
     let workloads =
         Workloads::with_delivery(Arc::clone(&store), sandbox, clock, notes, delivery.clone());
     let kept = workloads.failures.open(config.settings.failures);

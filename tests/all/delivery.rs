@@ -143,6 +143,7 @@ async fn a_destination_is_changed_and_removed_by_hand_and_a_missing_queue_is_ref
         host.cli(&arguments).output().unwrap()
     };
     assert_eq!(host.mapping("m")["on_failure"], QUEUE);
+    let own_data = format!("file://{}", host.folder().join("data/x").display());
     assert!(put("s3://given-up/m").status.success());
     assert_eq!(host.mapping("m")["on_failure"], "s3://given-up/m");
     assert!(put("").status.success());
@@ -151,6 +152,7 @@ async fn a_destination_is_changed_and_removed_by_hand_and_a_missing_queue_is_ref
         ("arn:aws:sqs:us-east-1:000000000000:none", "make it first"),
         ("arn:aws:sqs:us-east-1:123456789012:q", "000000000000 only"),
         ("arn:aws:sns:us-east-1:000000000000:t", "topics"),
+        (own_data.as_str(), "own data"),
     ] {
         let refused = put(destination);
         let errors = String::from_utf8_lossy(&refused.stderr).into_owned();

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use shardmill_core::{Batch, Scope};
 use shardmill_store::{CommitError, Key, ReadError, Store, Table, Tx, Urgency};
 
+use super::allowed::Allowed;
 use super::destination::Kind;
 use super::document::{object_key, with_payload};
 use super::http::{Http, chain};
@@ -20,6 +21,7 @@ pub(super) struct Sender {
     http: Http,
     buckets: Buckets,
     queues: Queues,
+    allowed: Allowed,
     timeout: Duration,
     secret: Option<String>,
 }
@@ -34,6 +36,7 @@ impl Sender {
             buckets: Buckets::new(settings.s3.clone(), http.clone()),
             http,
             queues,
+            allowed: settings.allowed.clone(),
             timeout: settings.timeout,
             secret: settings.webhook_secret.clone(),
         }
@@ -41,6 +44,11 @@ impl Sender {
 
     /// Makes one attempt. On `Ok` the outbox's entry is gone, too.
     pub(super) async fn attempt(&self, store: &dyn Store, entry: &Entry) -> Result<(), Trouble> {
+        let allowed = self.allowed.check(&entry.destination);
+        allowed.map_err(|error| Trouble {
+            failed: Failed::Misconfigured,
+            why: error.why,
+        })?;
         if let Kind::Queue { scope, name } = entry.destination.kind() {
             return self.enqueue(store, entry, scope, name).await;
         }

@@ -574,6 +574,31 @@ async fn an_object_that_the_store_refuses_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn what_is_not_allowed_is_neither_named_nor_sent_to() {
+    let server = Server::start(200).await;
+    let mut world = World::new(Settings {
+        allowed: Allowed {
+            prefixes: Some(vec!["https://hooks.example.com".parse().expect("one")]),
+            ..Allowed::default()
+        },
+        ..Settings::default()
+    });
+    let url = server.url();
+    let named = url.parse().expect("a destination");
+    let refused = world.delivery.check(&Scope::default(), &named);
+    assert!(matches!(refused, Err(DeliveryError::NotAllowed(_))));
+    world.start();
+    // What a mapping gave up before the list was written.
+    world.give_up("id-1", &url).await;
+    until("it says so", || {
+        let problem = world.figures(&url).delivery_problem;
+        problem.is_some_and(|problem| problem.contains("`allow`"))
+    })
+    .await;
+    assert!(server.seen().is_empty());
+}
+
+#[tokio::test]
 async fn deliveries_are_listed_by_pages_and_named_by_the_beginning_of_their_ids() {
     let world = World::new(Settings::default());
     let id = |n: usize| format!("0190000{n}-0000-7000-8000-000000000000");

@@ -71,8 +71,25 @@ pub(super) fn check_delivery(
         ));
     }
     settings.webhook_secret = table.webhook_secret;
+    let prefixes = table.allow.map(|prefixes| {
+        let prefixes = prefixes.iter().map(|text| prefix(text, &here));
+        prefixes.collect::<Result<Vec<_>, _>>()
+    });
+    settings.allowed.prefixes = prefixes.transpose()?;
     settings.s3 = check_s3(s3)?;
     Ok(settings)
+}
+
+/// The beginning of destinations that may be named.
+fn prefix(text: &str, here: &Table) -> Result<Destination, BadKey> {
+    let bad = |why: &str| here.bad("allow", format!("{text:?}"), why);
+    let prefix: Destination = text
+        .parse()
+        .map_err(|error: delivery::BadDestination| bad(&error.why))?;
+    match prefix.kind() {
+        delivery::Kind::Queue { .. } => Err(bad("queues are always allowed")),
+        _ => Ok(prefix),
+    }
 }
 
 fn check_s3(table: S3Table) -> Result<S3Settings, BadKey> {

@@ -38,6 +38,7 @@ pub(crate) struct DeliveryTable {
     pub(crate) outbox_entries: Option<i64>,
     pub(crate) outbox_mib: Option<i64>,
     pub(crate) webhook_secret: Option<String>,
+    pub(crate) allow: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -55,6 +55,7 @@ timeout_seconds = 3
 outbox_entries = 7
 outbox_mib = 1
 webhook_secret = "secret"
+allow = ["s3://given-up/", "https://hooks.example.com/"]
 
 [s3]
 endpoint = "http://127.0.0.1:9000"
@@ -123,6 +124,14 @@ fn every_key_reaches_its_place() {
             region: None,
             access_key_id: Some("key".into()),
             secret_access_key: Some("secret".into()),
+        },
+        allowed: delivery::Allowed {
+            prefixes: Some(
+                ["s3://given-up/", "https://hooks.example.com/"]
+                    .map(|text| text.parse().expect("a destination"))
+                    .into(),
+            ),
+            ..delivery::Allowed::default()
         },
     };
     assert_eq!(manifest.delivery, delivery);
@@ -198,6 +207,14 @@ fn what_is_wrong_is_said_with_its_place_and_the_limit() {
         (
             "[delivery]\nmaximum_age_hours = 0",
             " delivery: maximum_age_hours = 0: 1 to 720 hours expected",
+        ),
+        (
+            "[delivery]\nallow = [\"hooks.example.com\"]",
+            " delivery: allow = \"hooks.example.com\": arn:aws:sqs:REGION:ACCOUNT:NAME, s3://BUCKET[/PREFIX], arn:aws:s3:::BUCKET, file:///FOLDER, https://… or http://… expected",
+        ),
+        (
+            "[delivery]\nallow = [\"arn:aws:sqs:us-east-1:000000000000:q\"]",
+            " delivery: allow = \"arn:aws:sqs:us-east-1:000000000000:q\": queues are always allowed",
         ),
         (
             "[s3]\nsecret_access_key = \"s\"",

@@ -193,6 +193,7 @@ impl From<DeliveryError> for Error {
             DeliveryError::ForeignQueue { .. } | DeliveryError::Ambiguous { .. } => {
                 Self::bad_request(error)
             }
+            DeliveryError::NotAllowed(_) => Self::forbidden(error),
             DeliveryError::Queue(QueueError::Read(error)) => error.into(),
             DeliveryError::Queue(QueueError::Commit(error)) => error.into(),
             DeliveryError::Queue(error) => Self::not_found(error),

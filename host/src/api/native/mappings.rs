@@ -9,6 +9,7 @@ use shardmill_core::stream::BadStreamName;
 use super::error::Error;
 use super::request::Call;
 use super::{Answer, ok};
+use crate::delivery::Destination;
 use crate::manifest::{MappingTable, check_mapping, check_on_failure};
 use crate::mapping::{
     CreateMapping, Mapping, MappingError, MappingView, Origin, RewindOptions, RewindTo,
@@ -62,7 +63,7 @@ async fn update(call: &Call<'_>, before: Mapping, table: MappingTable) -> Result
         let what = "a mapping's stream and starting position stay as they were made";
         return Err(Error::bad_request(what).hint("delete the mapping, or make another one"));
     }
-    let on_failure = check_on_failure(&table, "body")?;
+    let on_failure = on_failure(call, &table)?;
     let policy = (policy != before.policy).then_some(policy);
     let change = UpdateMapping {
         function: table.function,
@@ -79,7 +80,7 @@ async fn update(call: &Call<'_>, before: Mapping, table: MappingTable) -> Result
 
 async fn create(call: &Call<'_>, name: &str, table: MappingTable) -> Result<Mapping, Error> {
     let (policy, position) = check_mapping(&table, Policy::manifest(), "body")?;
-    let on_failure = check_on_failure(&table, "body")?.flatten();
+    let on_failure = on_failure(call, &table)?.flatten();
     let missing = |key| Error::bad_request(format!("body: {key} is missing"));
     let stream = table.stream.ok_or_else(|| missing("stream"))?;
     let request = CreateMapping {
@@ -99,6 +100,16 @@ async fn create(call: &Call<'_>, name: &str, table: MappingTable) -> Result<Mapp
         .mappings
         .create(&call.scope, request)
         .await?)
+}
+
+/// The destination that a caller names, if callers may.
+fn on_failure(call: &Call<'_>, table: &MappingTable) -> Result<Option<Option<Destination>>, Error> {
+    let named = check_on_failure(table, "body")?;
+    if let Some(Some(destination)) = &named {
+        let delivery = call.workloads()?.mappings.delivery();
+        delivery.check_caller(destination)?;
+    }
+    Ok(named)
 }
 
 /// Deletes a mapping.
