@@ -46,7 +46,7 @@ use schedule::{LaneId, Schedule};
 pub struct Settings {
     /// Age at which a delivery that fails once more is given up. Default 24 h.
     pub maximum_age: Duration,
-    /// How long one attempt may take. Default 10 s.
+    /// How long one attempt may take, and 1 s more for each MiB that it sends. Default 10 s.
     pub timeout: Duration,
     /// What an account may keep in the outbox.
     pub bounds: Bounds,
