@@ -89,7 +89,8 @@ impl Mappings {
                 cursors.insert(shard, cursor);
             }
         }
-        let filters = Filters::of(&mapping.policy).map_err(ReadError::Damaged)?;
+        let filters = self.inner.filters.of(&mapping);
+        let filters = filters.map_err(ReadError::Damaged)?;
         let mut fates = Vec::with_capacity(records.len());
         for record in records {
             let at = (record.shard, record.position);

@@ -1,20 +1,19 @@
-//! A mapping's filter criteria at work: what becomes of a record.
+//! A mapping's filter criteria at work: what becomes of a record. They are compiled once for a
+//! mapping, whatever the number of its pollers.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
 use shardmill_core::RecordRef;
-use shardmill_core::mapping::{FilterCriteria, Policy, Sorted, Verdict};
+use shardmill_core::mapping::{FilterCriteria, MAX_FILTER_STEPS, Sorted, Verdict};
+
+use super::resource::Mapping;
 
 /// Compiled filter criteria; none when every record is delivered.
+#[derive(Clone)]
 pub(super) struct Filters(FilterCriteria);
 
 impl Filters {
-    /// The mapping's. They were checked when they were set, so what does not compile is damage.
-    pub(super) fn of(policy: &Policy) -> Result<Self, String> {
-        let compiled = FilterCriteria::compile(&policy.filter_criteria);
-        compiled
-            .map(Self)
-            .map_err(|bad| format!("its filters are damaged: {bad}"))
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -25,6 +24,48 @@ impl Filters {
             Verdict::Match => Sorted::Deliver,
             Verdict::NoMatch => Sorted::Drop,
             Verdict::NotJson => Sorted::NotJson,
+            Verdict::TooCostly => {
+                let (shard, sequence_number) = (record.shard(), record.sequence_number());
+                tracing::warn!(
+                    %shard,
+                    %sequence_number,
+                    "a record is filtered out: judging it takes more than {MAX_FILTER_STEPS} steps"
+                );
+                Sorted::Drop
+            }
         }
+    }
+}
+
+/// The compiled criteria of mappings, by id.
+#[derive(Default)]
+pub(super) struct CompiledFilters(Mutex<HashMap<String, FilterCriteria>>);
+
+impl CompiledFilters {
+    /// The mapping's. They were checked when they were set, so what does not compile is damage.
+    pub(super) fn of(&self, mapping: &Mapping) -> Result<Filters, String> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let patterns = &mapping.policy.filter_criteria;
+        if let Some(known) = all.get(&mapping.id)
+            && known.patterns().eq(patterns.iter().map(String::as_str))
+        {
+            return Ok(Filters(known.clone()));
+        }
+        let compiled = FilterCriteria::compile(patterns);
+        let compiled = compiled.map_err(|bad| format!("its filters are damaged: {bad}"))?;
+        all.insert(mapping.id.clone(), compiled.clone());
+        Ok(Filters(compiled))
+    }
+
+    /// Keeps what was compiled when the mapping was made or changed.
+    pub(super) fn keep(&self, mapping: &Mapping, compiled: FilterCriteria) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(mapping.id.clone(), compiled);
+    }
+
+    /// Forgets a mapping that is gone.
+    pub(super) fn forget(&self, mapping: &Mapping) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(&mapping.id);
     }
 }

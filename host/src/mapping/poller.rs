@@ -158,7 +158,7 @@ impl Poller {
             counts,
             begun: Vec::new(),
             parked: inner.parked_of(&mapping)?,
-            filters: Filters::of(&mapping.policy).map_err(ReadError::Damaged)?,
+            filters: inner.filters.of(&mapping).map_err(ReadError::Damaged)?,
             lanes: Lanes::new(&cursor, inner.clock.now()),
             cursor,
             revision: 0,

@@ -235,8 +235,8 @@ impl Mappings {
         request: CreateMapping,
     ) -> Result<Mapping, MappingError> {
         let _control = self.inner.control.lock().await;
-        request.policy.check()?;
-        warn_of_filters(request.name.as_deref().unwrap_or(""), &request.policy);
+        let filters = request.policy.compile()?;
+        warn_of_filters(request.name.as_deref().unwrap_or(""), &filters);
         let inner = &self.inner;
         let stream = inner
             .store
@@ -301,6 +301,7 @@ impl Mappings {
                 ..Tx::default()
             })
             .await?;
+        self.inner.filters.keep(&mapping, filters);
         self.inner.changed(&mapping.id);
         Ok(mapping)
     }
@@ -341,8 +342,7 @@ impl Mappings {
         let mut mapping = self.get(scope, name)?;
         let mut expect = vec![Expect::Present(mapping_key(&mapping))];
         if let Some(policy) = change.policy {
-            policy.check()?;
-            warn_of_filters(name, &policy);
+            warn_of_filters(name, &policy.compile()?);
             if policy.deaggregate != mapping.policy.deaggregate {
                 return Err(MappingError::Deaggregate(mapping.name));
             }
@@ -420,9 +420,8 @@ impl Mappings {
 }
 
 /// Says what in a mapping's filters is allowed and hardly meant.
-fn warn_of_filters(mapping: &str, policy: &Policy) {
-    let compiled = FilterCriteria::compile(&policy.filter_criteria);
-    for warning in compiled.iter().flat_map(FilterCriteria::lint) {
+fn warn_of_filters(mapping: &str, filters: &FilterCriteria) {
+    for warning in filters.lint() {
         tracing::warn!(mapping, %warning, "a filter");
     }
 }

@@ -26,7 +26,9 @@ pub use backoff::backoff;
 pub use batching::{Cut, Ready, cut, expired_len, ready};
 pub use breaker::{Admission, BREAKER_WAIT, Breaker, Circuit};
 pub use cursor::{Cursor, Lane, OpenWindow, Part, Paused, Position, Span, lane_of};
-pub use filter::{BadFilter, Explanation, FilterCriteria, Mismatch, Verdict, Warning};
+pub use filter::{
+    BadFilter, Explanation, FilterCriteria, MAX_FILTER_STEPS, Mismatch, Verdict, Warning,
+};
 pub use lanes::{FirstRead, Intake, Lanes, Sorted, Work};
 pub use next::{AfterFinal, Attempted, Judgement, Next, Rest, after, after_final, judge, parts_of};
 pub use policy::{BadPolicy, OnExhausted, Policy, Reason, StartingPosition};

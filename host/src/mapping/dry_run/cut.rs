@@ -119,7 +119,7 @@ impl Cutter {
             };
             match verdict {
                 Verdict::Match => Sorted::Deliver,
-                Verdict::NoMatch => Sorted::Drop,
+                Verdict::NoMatch | Verdict::TooCostly => Sorted::Drop,
                 Verdict::NotJson => Sorted::NotJson,
             }
         };

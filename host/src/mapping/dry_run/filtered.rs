@@ -126,7 +126,9 @@ impl FilterTrial {
         let report = &mut self.report;
         let (count, samples) = match verdict {
             Verdict::Match => (&mut report.matched, &mut report.matching),
-            Verdict::NoMatch => (&mut report.not_matched, &mut report.not_matching),
+            Verdict::NoMatch | Verdict::TooCostly => {
+                (&mut report.not_matched, &mut report.not_matching)
+            }
             Verdict::NotJson => (&mut report.not_json, &mut report.unreadable),
         };
         *count += 1;
@@ -173,6 +175,7 @@ fn sample(shard: ShardId, record: &RecordRef<'_>, explained: Vec<Explanation>) -
             Verdict::Match => "match",
             Verdict::NoMatch => "no_match",
             Verdict::NotJson => "not_json",
+            Verdict::TooCostly => "too_costly",
         },
         mismatches: said
             .mismatches

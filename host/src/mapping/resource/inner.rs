@@ -14,6 +14,7 @@ use crate::delivery::Delivery;
 use crate::functions::{Functions, to_json};
 use crate::mapping::dry_run::DryRuns;
 use crate::mapping::failures::Ledger;
+use crate::mapping::filters::CompiledFilters;
 use crate::mapping::ids::Ids;
 use crate::mapping::metrics::MappingMetrics;
 use crate::mapping::parked::ParkedKeys;
@@ -38,6 +39,8 @@ pub(in crate::mapping) struct Inner {
     pub(in crate::mapping) metrics: Mutex<HashMap<String, Arc<MappingMetrics>>>,
     /// Held while a mapping is made or changed, so that what was looked up still holds.
     pub(in crate::mapping) control: tokio::sync::Mutex<()>,
+    /// The filter criteria of mappings.
+    pub(in crate::mapping) filters: CompiledFilters,
     /// Parked keys, by mapping.
     pub(in crate::mapping) parked: Mutex<HashMap<String, Arc<ParkedKeys>>>,
     /// Mappings as they run: nothing older of them does. By id.
@@ -94,6 +97,7 @@ impl Inner {
             settled: watch::Sender::new(0),
             metrics: Mutex::default(),
             control: tokio::sync::Mutex::default(),
+            filters: CompiledFilters::default(),
             parked: Mutex::default(),
             applied: Mutex::default(),
             notes,
@@ -228,6 +232,7 @@ impl Inner {
         self.store.commit(tx).await?;
         self.forget_dead(&mapping.id);
         held(&self.parked).remove(&mapping.id);
+        self.filters.forget(mapping);
         held(&self.metrics).remove(&mapping.id);
         held(&self.wakes).remove(&mapping.id);
         // Others take the lock of its function again.

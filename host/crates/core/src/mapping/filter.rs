@@ -14,6 +14,7 @@
 //! event filtering with a Kinesis event source"; where they are silent, EventBridge's rule engine.
 
 mod bits;
+mod budget;
 mod error;
 mod escape;
 mod explain;
@@ -26,6 +27,7 @@ mod number;
 mod pattern;
 mod program;
 mod rule;
+mod rules;
 mod scan;
 mod stream;
 mod tree;
@@ -34,18 +36,20 @@ use std::fmt;
 use std::io::Write as _;
 use std::sync::Arc;
 
+pub use budget::MAX_FILTER_STEPS;
 pub use error::{BadFilter, MAX_FILTERS, MAX_PATTERN_CHARS};
 pub use explain::{Explanation, Mismatch};
 pub use lint::Warning;
 
 use crate::block::RecordRef;
 use bits::Bits;
+use budget::{Budget, Spent};
 use number::Number;
 use pattern::{Pattern, Root};
-use program::{Alternative, Metadata, Program};
+use program::{Metadata, Program};
 use scan::Scalar;
 use stream::{Hits, Stop};
-use tree::Tree;
+use tree::{Judged, NoTree};
 
 /// Compiled filter criteria. Cheap to clone; equal if the patterns' texts are.
 #[derive(Clone, Default)]
@@ -69,6 +73,9 @@ pub enum Verdict {
     /// It is dropped, and its payload is why: a filter whose rules about metadata hold has rules
     /// about the payload, which is not JSON. Worth counting apart.
     NotJson,
+    /// It is dropped: judging it takes more than [`MAX_FILTER_STEPS`], so nobody knows whether it
+    /// matches. Worth a warning.
+    TooCostly,
 }
 
 impl FilterCriteria {
@@ -119,9 +126,10 @@ impl FilterCriteria {
             return Verdict::Match;
         }
         let mut verdict = Verdict::NoMatch;
+        let mut budget = Budget::new();
         for program in &self.0.programs {
-            match program.check(record) {
-                Verdict::Match => return Verdict::Match,
+            match program.check(record, &mut budget) {
+                end @ (Verdict::Match | Verdict::TooCostly) => return end,
                 Verdict::NotJson => verdict = Verdict::NotJson,
                 Verdict::NoMatch => {}
             }
@@ -129,10 +137,14 @@ impl FilterCriteria {
         verdict
     }
 
-    /// Says of each filter what became of a record and why, for people. Slow: reads a tree.
+    /// Says of each filter what became of a record and why, for people. Slow: reads a tree, which
+    /// may be too costly where [`FilterCriteria::check`] needs none.
     pub fn explain(&self, record: &RecordRef<'_>) -> Vec<Explanation> {
         let programs = self.0.programs.iter();
-        programs.flat_map(|p| explain::explain(p, record)).collect()
+        let mut budget = Budget::new();
+        programs
+            .flat_map(|program| explain::explain(program, record, &mut budget))
+            .collect()
     }
 
     /// What is probably not meant, though it is allowed: rules about fields that no record has.
@@ -145,7 +157,7 @@ impl FilterCriteria {
 }
 
 impl Program {
-    fn check(&self, record: &RecordRef<'_>) -> Verdict {
+    fn check(&self, record: &RecordRef<'_>, budget: &mut Budget) -> Verdict {
         let mut hits = Hits::default();
         self.match_metadata(record, &mut hits);
         let mut payload_counts = false;
@@ -166,16 +178,17 @@ impl Program {
         let Ok(payload) = std::str::from_utf8(record.parts.data) else {
             return Verdict::NotJson;
         };
-        self.match_payload(payload, hits)
+        self.match_payload(payload, hits, budget)
     }
 
     /// The verdict of the alternatives about the payload, after those about metadata.
-    fn match_payload(&self, payload: &str, metadata: Hits) -> Verdict {
+    fn match_payload(&self, payload: &str, metadata: Hits, budget: &mut Budget) -> Verdict {
         let mut hits = metadata;
-        match stream::read(self, payload, &mut hits) {
+        match stream::read(self, payload, &mut hits, budget) {
             Ok(()) => {}
             Err(Stop::NotJson) => return Verdict::NotJson,
-            Err(Stop::NeedsTree) => return self.match_tree(payload, metadata),
+            Err(Stop::NeedsTree) => return self.match_tree(payload, metadata, budget),
+            Err(Stop::TooCostly) => return Verdict::TooCostly,
         }
         let lacking = self.may_lack - hits.present;
         let of_data = || self.alternatives.iter().filter(|a| a.reads_data);
@@ -185,32 +198,31 @@ impl Program {
         }
         let somewhere = hits.somewhere | lacking;
         if of_data().any(|alternative| somewhere.covers(alternative.fields)) {
-            return self.match_tree(payload, metadata);
+            return self.match_tree(payload, metadata, budget);
         }
         Verdict::NoMatch
     }
 
-    fn match_tree(&self, payload: &str, metadata: Hits) -> Verdict {
-        let Ok(tree) = Tree::read(self, payload) else {
-            return Verdict::NotJson;
+    fn match_tree(&self, payload: &str, metadata: Hits, budget: &mut Budget) -> Verdict {
+        let tree = match Judged::read(self, payload, budget) {
+            Ok(tree) => tree,
+            Err(NoTree::NotJson { .. }) => return Verdict::NotJson,
+            Err(NoTree::TooCostly) => return Verdict::TooCostly,
         };
         let given = self.given(&tree, metadata);
-        let matching = given | tree.matching(self, 0);
-        let holds = |alternative: &Alternative| {
-            alternative.reads_data
-                && matching.covers(alternative.fields)
-                && tree.holds(self, 0, alternative.fields - given)
-        };
-        if self.alternatives.iter().any(holds) {
-            Verdict::Match
-        } else {
-            Verdict::NoMatch
+        for alternative in self.alternatives.iter().filter(|a| a.reads_data) {
+            match tree.holds(self, alternative.fields - given, budget) {
+                Ok(true) => return Verdict::Match,
+                Ok(false) => {}
+                Err(Spent) => return Verdict::TooCostly,
+            }
         }
+        Verdict::NoMatch
     }
 
     /// Fields that match whatever the payload's elements say: those of the metadata, and those
     /// that may lack and do.
-    fn given(&self, tree: &Tree<'_>, metadata: Hits) -> Bits {
+    fn given(&self, tree: &Judged<'_>, metadata: Hits) -> Bits {
         metadata.together | (self.may_lack - metadata.present - tree.present(self, 0))
     }
 

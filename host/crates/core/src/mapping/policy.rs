@@ -167,6 +167,14 @@ impl Policy {
     /// # Errors
     /// See [`BadPolicy`].
     pub fn check(&self) -> Result<(), BadPolicy> {
+        self.compile().map(drop)
+    }
+
+    /// The same, and the filter criteria as they are compiled for that.
+    ///
+    /// # Errors
+    /// See [`BadPolicy`].
+    pub fn compile(&self) -> Result<FilterCriteria, BadPolicy> {
         let range = |good: bool, setting, value: &dyn Fn() -> String, range| match good {
             true => Ok(()),
             false => Err(BadPolicy::Range {
@@ -232,7 +240,7 @@ impl Policy {
             &|| self.circuit_breaker.to_string(),
             "0 to 10000 failed batches",
         )?;
-        FilterCriteria::compile(&self.filter_criteria)?;
+        let filters = FilterCriteria::compile(&self.filter_criteria)?;
         if self.window().is_some() {
             if self.parallelization_factor > 1 {
                 return Err(BadPolicy::Window("a parallelization factor above 1"));
@@ -245,7 +253,7 @@ impl Policy {
                 return Err(BadPolicy::Window("on_exhausted \"park\""));
             }
         }
-        Ok(())
+        Ok(filters)
     }
 }
 

@@ -1,11 +1,14 @@
 //! Says of a record why filters match it or not: for a dry run, where time does not matter.
 
+use std::collections::BTreeMap;
+
+use super::budget::{Budget, MAX_FILTER_STEPS, Spent};
 use super::error::position;
 use super::program::{Alternative, CompiledField, Metadata, Program};
 use super::rule::Rule;
 use super::scan::Scalar;
 use super::stream::Hits;
-use super::tree::{NotJson, Tree};
+use super::tree::{Judged, NoTree, Tree};
 use super::{Bits, Verdict, with_metadata};
 use crate::block::RecordRef;
 
@@ -43,13 +46,26 @@ pub struct Mismatch {
 }
 
 /// What every filter of a program says.
-pub(super) fn explain(program: &Program, record: &RecordRef<'_>) -> Vec<Explanation> {
+pub(super) fn explain(
+    program: &Program,
+    record: &RecordRef<'_>,
+    budget: &mut Budget,
+) -> Vec<Explanation> {
     let mut metadata = Hits::default();
     program.match_metadata(record, &mut metadata);
     let payload = std::str::from_utf8(record.parts.data);
     let tree = match payload {
-        Ok(payload) => Tree::read(program, payload).map_err(|bad| not_json(payload, bad)),
-        Err(error) => Err(not_utf8(record.parts.data, error)),
+        Ok(payload) => match Judged::read(program, payload, budget) {
+            Ok(tree) => Ok(tree),
+            Err(NoTree::NotJson { at, reason }) => {
+                Err((Verdict::NotJson, not_json(payload, at, reason)))
+            }
+            Err(NoTree::TooCostly) => Err((Verdict::TooCostly, too_costly(payload))),
+        },
+        Err(error) => {
+            let bad = not_utf8(record.parts.data, error);
+            Err((Verdict::NotJson, bad))
+        }
     };
     let view = View {
         program,
@@ -59,7 +75,7 @@ pub(super) fn explain(program: &Program, record: &RecordRef<'_>) -> Vec<Explanat
     };
     let of_one = |a: &Alternative, b: &Alternative| a.pattern == b.pattern;
     let patterns = program.alternatives.chunk_by(of_one);
-    patterns.map(|ways| view.explain(ways)).collect()
+    patterns.map(|ways| view.explain(ways, budget)).collect()
 }
 
 /// A record as one program sees it.
@@ -67,23 +83,24 @@ struct View<'a> {
     program: &'a Program,
     record: &'a RecordRef<'a>,
     metadata: Hits,
-    tree: Result<Tree<'a>, Mismatch>,
+    /// What the verdict is without a tree, and why there is none.
+    tree: Result<Judged<'a>, (Verdict, Mismatch)>,
 }
 
 impl View<'_> {
     /// Explains one filter, whose ways through `$or` these are: at least one.
-    fn explain(&self, ways: &[Alternative]) -> Explanation {
+    fn explain(&self, ways: &[Alternative], budget: &mut Budget) -> Explanation {
         let (verdict, mismatches) = match &self.tree {
-            Err(bad) if ways[0].reads_data => {
+            Err((verdict, bad)) if ways[0].reads_data => {
                 let failed = |way: &Alternative| {
                     (way.fields & self.program.of_metadata) - self.metadata.together
                 };
                 match least(ways, failed) {
-                    failed if failed.is_empty() => (Verdict::NotJson, vec![bad.clone()]),
+                    failed if failed.is_empty() => (*verdict, vec![bad.clone()]),
                     failed => (Verdict::NoMatch, self.mismatches(failed)),
                 }
             }
-            tree => self.explain_with(tree.as_ref().ok(), ways),
+            tree => self.explain_with(tree.as_ref().ok(), ways, budget),
         };
         Explanation {
             filter: ways[0].pattern,
@@ -94,17 +111,24 @@ impl View<'_> {
 
     fn explain_with(
         &self,
-        tree: Option<&Tree<'_>>,
+        tree: Option<&Judged<'_>>,
         ways: &[Alternative],
+        budget: &mut Budget,
     ) -> (Verdict, Vec<Mismatch>) {
-        let nothing = Tree::Array(Vec::new());
+        let nothing = Judged::nothing();
         let (program, tree) = (self.program, tree.unwrap_or(&nothing));
         let given = program.given(tree, self.metadata);
-        let holds = |way: &Alternative| tree.holds(program, 0, way.fields - given);
-        if ways.iter().any(holds) {
-            return (Verdict::Match, Vec::new());
+        for way in ways {
+            match tree.holds(program, way.fields - given, budget) {
+                Ok(true) => return (Verdict::Match, Vec::new()),
+                Ok(false) => {}
+                Err(Spent) => {
+                    let payload = String::from_utf8_lossy(self.record.parts.data);
+                    return (Verdict::TooCostly, vec![too_costly(&payload)]);
+                }
+            }
         }
-        let matching = given | tree.matching(program, 0);
+        let matching = given | tree.matching();
         let failed = least(ways, |way| way.fields - matching);
         let mismatches = if failed.is_empty() {
             let apart = least(ways, |way| {
@@ -122,50 +146,42 @@ impl View<'_> {
         (Verdict::NoMatch, mismatches)
     }
 
+    /// What each of the fields has that does not match, found in one visit.
     fn mismatches(&self, fields: Bits) -> Vec<Mismatch> {
-        fields.iter().map(|field| self.mismatch(field)).collect()
-    }
-
-    fn mismatch(&self, index: usize) -> Mismatch {
-        let field = &self.program.fields[index];
-        let mut values = Vec::new();
-        let mut reason = None;
-        let mut note = |value: &Scalar<'_>| {
-            values.push(json(value));
-            reason.get_or_insert_with(|| why(field, value));
-        };
-        let mut no_value = "there is no such field";
-        let metadata = self.program.metadata.iter().find(|(_, f)| *f == index);
-        if let Some((metadata, _)) = metadata {
-            with_metadata(*metadata, self.record, note);
-        } else if let Ok(tree) = &self.tree {
-            let is_here = |at: usize| self.program.nodes[at].fields.contains(&index);
-            tree.visit(0, &mut |at, tree| match tree {
-                Tree::Scalar(value) if is_here(at) => note(value),
-                Tree::Object(_) if is_here(at) => {
-                    no_value = "it is an object, and rules look at single values";
+        let program = self.program;
+        let mut found: BTreeMap<usize, Found> = fields
+            .iter()
+            .map(|field| (field, Found::default()))
+            .collect();
+        for (metadata, field) in &program.metadata {
+            if let Some(found) = found.get_mut(field) {
+                with_metadata(*metadata, self.record, |value| {
+                    found.note(&program.fields[*field], value);
+                });
+            }
+        }
+        if let Ok(tree) = &self.tree {
+            tree.visit(0, &mut |at, tree| {
+                for field in &program.nodes[at].fields {
+                    let Some(found) = found.get_mut(field) else {
+                        continue;
+                    };
+                    match tree {
+                        Tree::Scalar(value) => found.note(&program.fields[*field], value),
+                        Tree::Object(_) => {
+                            found.instead =
+                                Some("it is an object, and rules look at single values");
+                        }
+                        Tree::Array(array) if array.items.is_empty() => {
+                            found.instead = Some("an empty array has no values");
+                        }
+                        Tree::Array(_) => {}
+                    }
                 }
-                Tree::Array(items) if is_here(at) && items.is_empty() => {
-                    no_value = "an empty array has no values";
-                }
-                _ => {}
             });
         }
-        if is_foreign(&field.path) {
-            no_value = "no record has such a field: the payload's are below `data`";
-        }
-        let more = values.len().saturating_sub(SHOWN_VALUES);
-        values.truncate(SHOWN_VALUES);
-        let mut reason = reason.unwrap_or_else(|| no_value.to_owned());
-        if more > 0 {
-            reason += &format!("; {more} more values do not match either");
-        }
-        Mismatch {
-            path: field.path.clone(),
-            rules: field.text.clone(),
-            found: values,
-            reason,
-        }
+        let of_one = |(field, found): (usize, Found)| found.mismatch(&program.fields[field]);
+        found.into_iter().map(of_one).collect()
     }
 
     /// Fields that match, but not together.
@@ -179,6 +195,49 @@ impl View<'_> {
             rules: String::new(),
             found: Vec::new(),
             reason: "each of them matches, but not within one element of the array".to_owned(),
+        }
+    }
+}
+
+/// What a field has that does not match.
+#[derive(Default)]
+struct Found {
+    /// The first values, for people.
+    shown: Vec<String>,
+    count: usize,
+    /// Why the first value does not match.
+    reason: Option<String>,
+    /// What is there that is no value.
+    instead: Option<&'static str>,
+}
+
+impl Found {
+    fn note(&mut self, field: &CompiledField, value: &Scalar<'_>) {
+        self.count += 1;
+        if self.shown.len() < SHOWN_VALUES {
+            self.shown.push(json(value));
+        }
+        self.reason.get_or_insert_with(|| why(field, value));
+    }
+
+    fn mismatch(self, field: &CompiledField) -> Mismatch {
+        let no_value = match self.instead {
+            _ if is_foreign(&field.path) => {
+                "no record has such a field: the payload's are below `data`"
+            }
+            Some(instead) => instead,
+            None => "there is no such field",
+        };
+        let mut reason = self.reason.unwrap_or_else(|| no_value.to_owned());
+        let more = self.count - self.shown.len();
+        if more > 0 {
+            reason += &format!("; {more} more values do not match either");
+        }
+        Mismatch {
+            path: field.path.clone(),
+            rules: field.text.clone(),
+            found: self.shown,
+            reason,
         }
     }
 }
@@ -206,8 +265,11 @@ fn why(field: &CompiledField, value: &Scalar<'_>) -> String {
     if rules.iter().all(|rule| matches!(rule, Rule::Absent)) {
         return "the field is there".to_owned();
     }
-    if rules.iter().any(|rule| rule.holds_but_for_case(value)) {
-        return "upper and lower case differ".to_owned();
+    if let Scalar::Text(text) = value {
+        let lower = text.to_lowercase();
+        if rules.iter().any(|rule| rule.holds_but_for_case(&lower)) {
+            return "upper and lower case differ".to_owned();
+        }
     }
     let mut wanted: Vec<_> = rules.iter().filter_map(Rule::kind).collect();
     let any_kind = rules.iter().any(|rule| rule.kind().is_none());
@@ -235,12 +297,17 @@ fn cut(text: &str) -> String {
     }
 }
 
-fn not_json(payload: &str, NotJson { at, reason }: NotJson) -> Mismatch {
+fn not_json(payload: &str, at: usize, reason: &str) -> Mismatch {
     let (line, column) = position(payload, at);
     no_payload(
         payload,
         format!("the payload is not JSON: {reason}, line {line}, column {column}"),
     )
+}
+
+fn too_costly(payload: &str) -> Mismatch {
+    let reason = format!("judging the record takes more than {MAX_FILTER_STEPS} steps");
+    no_payload(payload, reason)
 }
 
 fn not_utf8(payload: &[u8], error: std::str::Utf8Error) -> Mismatch {

@@ -44,6 +44,11 @@ impl Glob {
         })
     }
 
+    /// Pieces of text between its wildcards.
+    pub(super) fn parts(&self) -> usize {
+        1 + self.rest.len()
+    }
+
     /// Whether the whole text is what the expression describes. Linear in the text for each part:
     /// taking the first place for every part but the last leaves the most to those behind it.
     pub(super) fn matches(&self, text: &str) -> bool {

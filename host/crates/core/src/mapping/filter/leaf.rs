@@ -60,7 +60,7 @@ fn expression(name: &str, value: &Json<'_>) -> Result<Rule, String> {
             Json::Array(list) => range(&list.items).map(Rule::Numeric),
             _ => Err("Value of numeric must be an array.".to_owned()),
         },
-        "anything-but" => anything_but(value).map(Rule::AnythingBut),
+        "anything-but" => anything_but(value).map(|rules| Rule::AnythingBut(rules.into())),
         _ => {
             let lower = name.to_ascii_lowercase();
             let meant = if KNOWN.contains(&lower.as_str()) {

@@ -5,8 +5,10 @@
 //! in records: `{"a": {"b": …}}` and `{"a.b": …}` lead to the same node.
 
 use super::bits::Bits;
+use super::budget::Weight;
 use super::pattern::Pattern;
 use super::rule::Rule;
+use super::rules::Rules;
 use super::scan::Scalar;
 
 /// What a record's envelope tells a filter.
@@ -56,7 +58,7 @@ pub(super) struct Program {
 pub(super) struct CompiledField {
     pub(super) path: String,
     pub(super) text: String,
-    pub(super) rules: Box<[Rule]>,
+    pub(super) rules: Rules,
 }
 
 /// Fields that make a record match when all of them do.
@@ -143,7 +145,12 @@ impl Node {
 impl CompiledField {
     /// Whether a value is what the field must be.
     pub(super) fn holds(&self, value: &Scalar<'_>) -> bool {
-        self.rules.iter().any(|rule| rule.holds(value))
+        self.rules.hold(value)
+    }
+
+    /// What it takes to look at a value.
+    pub(super) fn weight(&self) -> Weight {
+        self.rules.weight()
     }
 }
 
@@ -199,7 +206,7 @@ impl Program {
             self.fields.push(CompiledField {
                 path: field.path.clone(),
                 text: field.text.clone(),
-                rules: field.rules.clone(),
+                rules: field.rules.clone().into(),
             });
         }
         let alternatives = pattern.alternatives.iter().map(|fields| Alternative {

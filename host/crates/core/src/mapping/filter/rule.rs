@@ -7,9 +7,11 @@
 
 use std::cmp::Ordering;
 
+use super::budget::Weight;
 use super::glob::Glob;
 use super::net::Network;
 use super::number::{Decimal, Number};
+use super::rules::Rules;
 use super::scan::Scalar;
 
 /// One rule.
@@ -30,7 +32,7 @@ pub(super) enum Rule {
     /// The field is not there; true of no value.
     Absent,
     /// None of these holds.
-    AnythingBut(Box<[Rule]>),
+    AnythingBut(Rules),
 }
 
 /// Bounds of a number; without one, that side is open.
@@ -54,7 +56,7 @@ impl Rule {
         match (self, value) {
             (Self::Exists, _) => true,
             (Self::Absent, _) => false,
-            (Self::AnythingBut(rules), _) => !rules.iter().any(|rule| rule.holds(value)),
+            (Self::AnythingBut(rules), _) => !rules.hold(value),
             (Self::Null, value) => matches!(value, Scalar::Null),
             (Self::Bool(wanted), Scalar::Bool(value)) => wanted == value,
             (Self::Number(wanted), Scalar::Number(value)) => wanted.as_number() == *value,
@@ -82,6 +84,37 @@ impl Rule {
 }
 
 impl Rule {
+    /// What it takes to look at a value.
+    pub(super) fn weight(&self) -> Weight {
+        let bounded = |bytes: usize| Weight {
+            steps: 1,
+            bytes: bytes as u64,
+            whole: 0,
+        };
+        let whole = |steps: usize| Weight {
+            steps: steps as u64,
+            bytes: 0,
+            whole: 1,
+        };
+        match self {
+            Self::Null | Self::Bool(_) | Self::Exists | Self::Absent => bounded(0),
+            Self::Number(number) => bounded(number.as_number().text().len()),
+            Self::Text(text) | Self::Prefix(text) | Self::Suffix(text) => bounded(text.len()),
+            Self::Numeric(Range { low, high }) => {
+                let ends = low.iter().chain(high);
+                bounded(ends.map(|end| end.value.as_number().text().len()).sum())
+            }
+            Self::IgnoreCase(_) => whole(1),
+            Self::Wildcard(glob) => whole(glob.parts()),
+            // No more of a string is read than an address may have.
+            Self::Cidr(_) => Weight {
+                steps: 4,
+                ..Weight::default()
+            },
+            Self::AnythingBut(rules) => rules.weight(),
+        }
+    }
+
     /// The kind of value that the rule can hold for; none if that may be any, or no value at all.
     pub(super) fn kind(&self) -> Option<&'static str> {
         match self {
@@ -98,12 +131,10 @@ impl Rule {
         }
     }
 
-    /// Whether the rule would hold if upper and lower case were the same.
-    pub(super) fn holds_but_for_case(&self, value: &Scalar<'_>) -> bool {
-        let Scalar::Text(value) = value else {
-            return false;
-        };
-        let (value, lower) = (value.to_lowercase(), |text: &str| text.to_lowercase());
+    /// Whether the rule would hold if upper and lower case were the same, for a string in lower
+    /// case.
+    pub(super) fn holds_but_for_case(&self, value: &str) -> bool {
+        let lower = |text: &str| text.to_lowercase();
         match self {
             Self::Text(wanted) => value == lower(wanted),
             Self::Prefix(prefix) => value.starts_with(&lower(prefix)),

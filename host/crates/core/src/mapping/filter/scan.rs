@@ -28,6 +28,17 @@ pub(super) enum Scalar<'a> {
     Text(Cow<'a, str>),
 }
 
+impl Scalar<'_> {
+    /// Bytes of a string or a number.
+    pub(super) fn text_bytes(&self) -> usize {
+        match self {
+            Self::Null | Self::Bool(_) => 0,
+            Self::Number(number) => number.text().len(),
+            Self::Text(text) => text.len(),
+        }
+    }
+}
+
 /// A string as it is written, without its quotes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Quoted<'a> {

@@ -13,6 +13,7 @@
 //! the second its absence. Only a record between the two is read again.
 
 use super::bits::Bits;
+use super::budget::{Budget, Spent};
 use super::program::{Program, Step};
 use super::scan::{Scanner, Syntax};
 
@@ -34,6 +35,8 @@ pub(super) enum Stop {
     NotJson,
     /// The payload has to be read into a tree.
     NeedsTree,
+    /// The record has used its steps.
+    TooCostly,
 }
 
 impl From<Syntax> for Stop {
@@ -42,13 +45,28 @@ impl From<Syntax> for Stop {
     }
 }
 
+impl From<Spent> for Stop {
+    fn from(_: Spent) -> Self {
+        Self::TooCostly
+    }
+}
+
+/// Steps for an element of an array whose fields are held together.
+const ELEMENT_STEPS: u64 = 4;
+
 /// Reads a payload and adds the fields that match.
 ///
 /// # Errors
 /// The pass ended early; what it added says nothing.
-pub(super) fn read(program: &Program, payload: &str, hits: &mut Hits) -> Result<(), Stop> {
+pub(super) fn read(
+    program: &Program,
+    payload: &str,
+    hits: &mut Hits,
+    budget: &mut Budget,
+) -> Result<(), Stop> {
     let mut pass = Pass {
         program,
+        budget,
         scanner: Scanner::new(payload),
     };
     pass.value(0, hits)?;
@@ -58,6 +76,7 @@ pub(super) fn read(program: &Program, payload: &str, hits: &mut Hits) -> Result<
 
 struct Pass<'p, 'a> {
     program: &'p Program,
+    budget: &'p mut Budget,
     scanner: Scanner<'a>,
 }
 
@@ -103,6 +122,7 @@ impl Pass<'_, '_> {
         let mut more = self.scanner.enter(b']')?;
         while more {
             if shared && matches!(self.scanner.peek(), b'{' | b'[') {
+                self.budget.spend(ELEMENT_STEPS)?;
                 let mut element = Hits::default();
                 self.value(at, &mut element)?;
                 hits.somewhere |= element.somewhere;
@@ -123,7 +143,10 @@ impl Pass<'_, '_> {
         let value = self.scanner.scalar()?;
         for &field in &self.program.nodes[at].fields {
             hits.present.insert(field);
-            if self.program.fields[field].holds(&value) {
+            let rules = &self.program.fields[field];
+            self.budget
+                .spend(rules.weight().steps(value.text_bytes()))?;
+            if rules.holds(&value) {
                 hits.together.insert(field);
                 hits.somewhere.insert(field);
             }

@@ -1,5 +1,6 @@
 //! What the parts do together: every recorded case, the messages, the laws.
 
+mod cost;
 mod golden;
 mod laws;
 mod messages;
@@ -54,6 +55,8 @@ fn joined(explanations: &[Explanation]) -> Verdict {
     }
     if explanations.is_empty() || has(Verdict::Match) {
         Verdict::Match
+    } else if has(Verdict::TooCostly) {
+        Verdict::TooCostly
     } else if has(Verdict::NotJson) {
         Verdict::NotJson
     } else {

@@ -8,104 +8,124 @@
 //!   first way in which it matches, the more specific key first. The engine would try every way;
 //!   that differs only if one of the ways leads through an array.
 //!
-//! Time is linear in the payload for each alternative.
+//! Rules look at a value once, when it is read. What an alternative then takes is one visit of
+//! the elements in which all that it needs matches somewhere; it is counted, as is each value
+//! that is kept.
 
 use std::collections::BTreeMap;
 
 use super::bits::Bits;
+use super::budget::{Budget, Spent};
 use super::program::{Program, Step};
 use super::scan::{Scalar, Scanner, Syntax};
+
+/// Steps for a value that is kept: they bound a tree to a quarter of a million values.
+const VALUE_STEPS: u64 = 16;
 
 /// A value, as far as rules look at it.
 #[derive(Debug)]
 pub(super) enum Tree<'a> {
     Scalar(Scalar<'a>),
-    Array(Vec<Item<'a>>),
+    Array(Array<'a>),
     Object(Members<'a>),
 }
 
-/// An element of an array.
+/// A value that rules have looked at.
 #[derive(Debug)]
-pub(super) struct Item<'a> {
+pub(super) struct Judged<'a> {
     tree: Tree<'a>,
-    /// Fields that match anywhere in it: most elements are dismissed without a second look.
+    /// Fields that match anywhere in it.
     matching: Bits,
+}
+
+/// An array.
+#[derive(Debug, Default)]
+pub(super) struct Array<'a> {
+    pub(super) items: Vec<Judged<'a>>,
+    /// Fields that its single values match, those within objects and arrays left out.
+    singles: Bits,
 }
 
 /// What leads to rules in an object.
 #[derive(Debug)]
 pub(super) struct Members<'a> {
     /// Values with the nodes they stand at, the more specific nodes first.
-    ways: Vec<(usize, Tree<'a>)>,
+    ways: Vec<(usize, Judged<'a>)>,
     /// Fields that more than one of the ways leads to.
     twofold: Bits,
 }
 
-/// Where a text is not JSON, and why.
+/// Why there is no tree.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct NotJson {
-    pub(super) at: usize,
-    pub(super) reason: &'static str,
+pub(super) enum NoTree {
+    /// The text is not JSON.
+    NotJson {
+        /// Where.
+        at: usize,
+        /// Why.
+        reason: &'static str,
+    },
+    /// The record has used its steps.
+    TooCostly,
 }
 
-impl<'a> Tree<'a> {
+impl<'a> Judged<'a> {
+    /// Of a record that has no payload.
+    pub(super) fn nothing() -> Self {
+        Self {
+            tree: Tree::Array(Array::default()),
+            matching: Bits::default(),
+        }
+    }
+
     /// Reads a whole payload.
     ///
     /// # Errors
-    /// It is not JSON, or nested too deeply.
-    pub(super) fn read(program: &Program, payload: &'a str) -> Result<Self, NotJson> {
-        let mut scanner = Scanner::new(payload);
-        let read = value(program, 0, &mut scanner);
-        read.and_then(|tree| scanner.end().map(|()| tree))
-            .map_err(|Syntax(reason)| NotJson {
-                at: scanner.at(),
+    /// It is not JSON, or nested too deeply, or takes too many steps.
+    pub(super) fn read(
+        program: &Program,
+        payload: &'a str,
+        budget: &mut Budget,
+    ) -> Result<Self, NoTree> {
+        let mut reader = Reader {
+            program,
+            scanner: Scanner::new(payload),
+            budget,
+        };
+        let read = reader.value(0);
+        let read = read.and_then(|tree| Ok(reader.scanner.end().map(|()| tree)?));
+        read.map_err(|stop| match stop {
+            Stop::Syntax(Syntax(reason)) => NoTree::NotJson {
+                at: reader.scanner.at(),
                 reason,
-            })
+            },
+            Stop::Spent => NoTree::TooCostly,
+        })
     }
 
     /// Fields that match anywhere in here.
-    pub(super) fn matching(&self, program: &Program, at: usize) -> Bits {
-        if let Self::Array(items) = self {
-            return items
-                .iter()
-                .fold(Bits::default(), |all, item| all | item.matching);
-        }
-        let mut found = Bits::default();
-        self.each(program, at, &mut |field, value| {
-            if program.fields[field].holds(value) {
-                found.insert(field);
-            }
-        });
-        found
+    pub(super) fn matching(&self) -> Bits {
+        self.matching
     }
 
     /// Fields that are in here, whatever their values.
     pub(super) fn present(&self, program: &Program, at: usize) -> Bits {
         let mut found = Bits::default();
-        self.each(program, at, &mut |field, _| {
-            found.insert(field);
+        self.visit(at, &mut |at, tree| {
+            if let Tree::Scalar(_) = tree {
+                found |= program.nodes[at].fields.iter().copied().collect();
+            }
         });
         found
     }
 
-    /// Every single value with each of the fields it belongs to.
-    fn each(&self, program: &Program, at: usize, tell: &mut impl FnMut(usize, &Scalar<'a>)) {
-        self.visit(at, &mut |at, tree| {
-            if let Self::Scalar(value) = tree {
-                for &field in &program.nodes[at].fields {
-                    tell(field, value);
-                }
-            }
-        });
-    }
-
     /// Every value with the node it stands at, the outer ones first.
-    pub(super) fn visit<'t>(&'t self, at: usize, tell: &mut impl FnMut(usize, &'t Self)) {
-        tell(at, self);
-        match self {
-            Self::Scalar(_) => {}
-            Self::Array(items) => items.iter().for_each(|item| item.tree.visit(at, tell)),
-            Self::Object(members) => {
+    pub(super) fn visit<'t>(&'t self, at: usize, tell: &mut impl FnMut(usize, &'t Tree<'a>)) {
+        tell(at, &self.tree);
+        match &self.tree {
+            Tree::Scalar(_) => {}
+            Tree::Array(array) => array.items.iter().for_each(|item| item.visit(at, tell)),
+            Tree::Object(members) => {
                 for (node, member) in &members.ways {
                     member.visit(*node, tell);
                 }
@@ -113,90 +133,152 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Whether all of `wanted`, fields at or below node `at`, match together.
-    pub(super) fn holds(&self, program: &Program, at: usize, wanted: Bits) -> bool {
+    /// Whether all of `wanted`, fields at or below the value's node, match together.
+    ///
+    /// # Errors
+    /// The record has used its steps.
+    pub(super) fn holds(
+        &self,
+        program: &Program,
+        wanted: Bits,
+        budget: &mut Budget,
+    ) -> Result<bool, Spent> {
         if wanted.is_empty() {
-            return true;
+            return Ok(true);
         }
-        match self {
-            Self::Scalar(_) => self.matching(program, at).covers(wanted),
-            Self::Array(items) => {
-                let singles = items.iter().filter(|i| matches!(i.tree, Self::Scalar(_)));
-                let single = singles.fold(Bits::default(), |all, item| all | item.matching);
-                let rest = wanted - single;
-                let holds = |item: &Item<'_>| {
-                    item.matching.covers(rest) && item.tree.holds(program, at, rest)
-                };
-                rest.is_empty() || items.iter().any(holds)
+        budget.spend(1)?;
+        if !self.matching.covers(wanted) {
+            return Ok(false);
+        }
+        match &self.tree {
+            Tree::Scalar(_) => Ok(true),
+            Tree::Array(array) => {
+                let rest = wanted - array.singles;
+                if rest.is_empty() {
+                    return Ok(true);
+                }
+                for item in &array.items {
+                    if item.holds(program, rest, budget)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
             }
-            Self::Object(members) => {
+            Tree::Object(members) => {
                 let mut left = wanted;
                 for (node, member) in &members.ways {
                     let mut part = left & program.nodes[*node].below;
                     let twofold = part & members.twofold;
-                    if !twofold.is_empty() {
-                        part = (part - twofold) | (twofold & member.matching(program, *node));
-                    }
-                    if !member.holds(program, *node, part) {
-                        return false;
+                    part = (part - twofold) | (twofold & member.matching);
+                    if !member.holds(program, part, budget)? {
+                        return Ok(false);
                     }
                     left = left - part;
                 }
-                left.is_empty()
+                Ok(left.is_empty())
             }
         }
     }
 }
 
-fn value<'a>(program: &Program, at: usize, scanner: &mut Scanner<'a>) -> Result<Tree<'a>, Syntax> {
-    match scanner.peek() {
-        b'{' => object(program, at, scanner).map(Tree::Object),
-        b'[' => {
-            let mut items = Vec::new();
-            let mut more = scanner.enter(b']')?;
-            while more {
-                let tree = value(program, at, scanner)?;
-                let matching = tree.matching(program, at);
-                items.push(Item { tree, matching });
-                more = scanner.more(b']')?;
-            }
-            Ok(Tree::Array(items))
-        }
-        _ => scanner.scalar().map(Tree::Scalar),
+/// Reads a payload and lets rules look at it.
+struct Reader<'p, 'a> {
+    program: &'p Program,
+    scanner: Scanner<'a>,
+    budget: &'p mut Budget,
+}
+
+enum Stop {
+    Syntax(Syntax),
+    Spent,
+}
+
+impl From<Syntax> for Stop {
+    fn from(syntax: Syntax) -> Self {
+        Self::Syntax(syntax)
     }
 }
 
-fn object<'a>(
-    program: &Program,
-    at: usize,
-    scanner: &mut Scanner<'a>,
-) -> Result<Members<'a>, Syntax> {
-    let node = &program.nodes[at];
-    let mut by_key = BTreeMap::new();
-    let mut more = scanner.enter(b'}')?;
-    while more {
-        let key = scanner.key()?.decode();
-        let to = match node.step(key.as_bytes()) {
-            Step::Nowhere => None,
-            Step::Child(number) => Some(node.children[number].node),
-            Step::Dotted => program.walk(at, &key),
-        };
-        match to {
-            Some(to) => {
-                let member = value(program, to, scanner)?;
-                by_key.insert(key, (to, member));
-            }
-            None => scanner.skip()?,
+impl From<Spent> for Stop {
+    fn from(_: Spent) -> Self {
+        Self::Spent
+    }
+}
+
+impl<'a> Reader<'_, 'a> {
+    fn value(&mut self, at: usize) -> Result<Judged<'a>, Stop> {
+        self.budget.spend(VALUE_STEPS)?;
+        match self.scanner.peek() {
+            b'{' => self.object(at),
+            b'[' => self.array(at),
+            _ => self.scalar(at),
         }
-        more = scanner.more(b'}')?;
     }
-    let mut ways: Vec<_> = by_key.into_values().collect();
-    ways.sort_by_key(|(node, _)| program.nodes[*node].below.len());
-    let (mut once, mut twofold) = (Bits::default(), Bits::default());
-    for (node, _) in &ways {
-        let below = program.nodes[*node].below;
-        twofold |= once & below;
-        once |= below;
+
+    fn scalar(&mut self, at: usize) -> Result<Judged<'a>, Stop> {
+        let value = self.scanner.scalar()?;
+        let mut matching = Bits::default();
+        for &field in &self.program.nodes[at].fields {
+            let rules = &self.program.fields[field];
+            self.budget
+                .spend(rules.weight().steps(value.text_bytes()))?;
+            if rules.holds(&value) {
+                matching.insert(field);
+            }
+        }
+        let tree = Tree::Scalar(value);
+        Ok(Judged { tree, matching })
     }
-    Ok(Members { ways, twofold })
+
+    fn array(&mut self, at: usize) -> Result<Judged<'a>, Stop> {
+        let mut array = Array::default();
+        let mut matching = Bits::default();
+        let mut more = self.scanner.enter(b']')?;
+        while more {
+            let item = self.value(at)?;
+            matching |= item.matching;
+            if let Tree::Scalar(_) = item.tree {
+                array.singles |= item.matching;
+            }
+            array.items.push(item);
+            more = self.scanner.more(b']')?;
+        }
+        let tree = Tree::Array(array);
+        Ok(Judged { tree, matching })
+    }
+
+    fn object(&mut self, at: usize) -> Result<Judged<'a>, Stop> {
+        let program = self.program;
+        let node = &program.nodes[at];
+        let mut by_key = BTreeMap::new();
+        let mut more = self.scanner.enter(b'}')?;
+        while more {
+            let key = self.scanner.key()?.decode();
+            let to = match node.step(key.as_bytes()) {
+                Step::Nowhere => None,
+                Step::Child(number) => Some(node.children[number].node),
+                Step::Dotted => program.walk(at, &key),
+            };
+            match to {
+                Some(to) => {
+                    let member = self.value(to)?;
+                    by_key.insert(key, (to, member));
+                }
+                None => self.scanner.skip()?,
+            }
+            more = self.scanner.more(b'}')?;
+        }
+        let mut ways: Vec<_> = by_key.into_values().collect();
+        ways.sort_by_key(|(node, _)| program.nodes[*node].below.len());
+        let (mut once, mut twofold) = (Bits::default(), Bits::default());
+        let mut matching = Bits::default();
+        for (node, member) in &ways {
+            let below = program.nodes[*node].below;
+            twofold |= once & below;
+            once |= below;
+            matching |= member.matching;
+        }
+        let tree = Tree::Object(Members { ways, twofold });
+        Ok(Judged { tree, matching })
+    }
 }

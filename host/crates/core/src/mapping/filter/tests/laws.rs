@@ -266,7 +266,7 @@ fn the_matcher_says_what_the_plain_matcher_says() {
             };
             assert_eq!(found, wanted_verdict, "seed {seed}: {texts:?} on {data}");
             let program = &criteria.0.programs[0];
-            let read = stream::read(program, &data, &mut Hits::default());
+            let read = stream::read(program, &data, &mut Hits::default(), &mut Budget::new());
             in_one_pass += usize::from(read.is_ok());
             compared += 1;
             matched += usize::from(wanted);
