@@ -88,6 +88,8 @@ pub(super) struct Counts {
     pub(super) unsent: usize,
     pub(super) retried: usize,
     pub(super) split: usize,
+    /// Windows whose final invocation succeeded.
+    pub(super) windows_closed: usize,
 }
 
 impl Counts {
@@ -99,6 +101,7 @@ impl Counts {
         counts.add(&counts.unsent, self.unsent);
         counts.add(&counts.retried, self.retried);
         counts.add(&counts.split, self.split);
+        counts.add(&counts.windows_closed, self.windows_closed);
     }
 }
 

@@ -98,6 +98,11 @@ counters! {
     invocations
     /// Invocations that ended in a function error.
     errors
+    /// Invocations that the mapping takes for failed: those, malformed answers, and answers whose
+    /// effects are refused.
+    failed_invocations
+    /// Tumbling windows whose final invocation succeeded.
+    windows_closed
     /// Parts that were put back for another attempt.
     retried
     /// Attempts that the host could not run.

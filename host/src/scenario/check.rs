@@ -100,7 +100,14 @@ impl Scenario {
             };
             steps.push(reader.read(table.into_inner(), index, &mut time)?);
         }
-        let expect = raw.expect.map(|table| expect::read(table, "end", &source));
+        let expect = raw.expect;
+        let expect = expect.map(|table| expect::read(table, "end", &source, &manifest));
+        let expect = expect.transpose()?.unwrap_or_default();
+        if expect.is_empty() && steps.iter().all(|step| step.expect.is_empty()) {
+            let message =
+                "nothing is expected: a table [expect], at the end or of a step, expected";
+            return Err(source.bad(0, message));
+        }
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         Ok(Self {
             path: path.into(),
@@ -109,7 +116,7 @@ impl Scenario {
             manifest,
             function_line,
             steps,
-            expect: expect.transpose()?.unwrap_or_default(),
+            expect,
         })
     }
 }
@@ -324,7 +331,7 @@ impl StepReader<'_> {
         }
         let expect = table
             .expect
-            .map(|table| expect::read(table, &label, source));
+            .map(|table| expect::read(table, &label, source, self.manifest));
         Ok(Step {
             line: source.line(self.at),
             label,

@@ -9,7 +9,7 @@ use toml::Spanned;
 use super::data::{Data, Forms};
 use super::error::{BadScenario, Source};
 use super::table::{BoundTable, EmittedTable, ExpectTable, FailureTable};
-use crate::manifest::closest;
+use crate::manifest::{Manifest, closest};
 
 /// One expectation.
 #[derive(Clone, Debug)]
@@ -38,6 +38,8 @@ pub(super) enum What {
     NoOtherCounters(Vec<String>),
     State(String, String, Data),
     AbsentState(String, Vec<String>),
+    /// No value but these, by partition key and name.
+    NoOtherState(Vec<(String, String)>),
     Emitted(String, Vec<(Option<String>, Data)>),
     EmittedCount(String, Bound),
     Failures(Vec<WantedFailure>),
@@ -97,15 +99,19 @@ const CAUSES: [&str; 10] = [
 /// Reads a table of expectations; `place` is `end` or a step's label.
 ///
 /// # Errors
-/// The value that makes no sense, with its line.
+/// The value that makes no sense, with its line, or that nothing is expected.
 pub(super) fn read(
-    table: ExpectTable,
+    table: Spanned<ExpectTable>,
     place: &str,
     source: &Source<'_>,
+    manifest: &Manifest,
 ) -> Result<Vec<Expectation>, BadScenario> {
+    let table_at = table.span().start;
+    let table = table.into_inner();
     let mut all = List {
         place,
         source,
+        manifest,
         found: Vec::new(),
     };
     all.bound("invocations", table.invocations, What::Invocations)?;
@@ -143,26 +149,33 @@ pub(super) fn read(
         let what = What::Counter(name, *value.get_ref());
         all.add(&value, path, what);
     }
-    if let Some(only) = table.no_other_counters {
-        if !*only.get_ref() {
-            return Err(all.bad(&only, "no_other_counters = false: leave it out"));
-        }
-        all.add(&only, "no_other_counters", What::NoOtherCounters(named));
-    }
+    all.no_other("no_other_counters", table.no_other_counters, || {
+        What::NoOtherCounters(named)
+    })?;
+    let mut named = Vec::new();
     for (key, values) in table.state {
         for (name, value) in values {
+            named.push((key.clone(), name.clone()));
             let path = format!("state.{key:?}.{name}");
             let data = Data::of_state(value.get_ref().clone());
             let data = data.map_err(|why| all.bad(&value, why))?;
             all.add(&value, path, What::State(key.clone(), name, data));
         }
     }
+    all.no_other("no_other_state", table.no_other_state, || {
+        What::NoOtherState(named)
+    })?;
     for (key, names) in table.absent_state {
+        if names.get_ref().is_empty() {
+            let message = format!("absent_state.{key:?}: at least one name expected");
+            return Err(all.bad(&names, message));
+        }
         let what = What::AbsentState(key.clone(), names.get_ref().clone());
         all.add(&names, format!("absent_state.{key:?}"), what);
     }
     for (stream, records) in table.emitted {
         let path = format!("emitted.{stream}");
+        all.stream(&records, &path, &stream)?;
         let mut wanted = Vec::new();
         for (index, record) in records.get_ref().iter().enumerate() {
             let read = emitted(record);
@@ -172,6 +185,7 @@ pub(super) fn read(
     }
     for (stream, count) in table.emitted_counts {
         let path = format!("emitted_counts.{stream}");
+        all.stream(&count, &path, &stream)?;
         all.bound(&path, Some(count), |b| What::EmittedCount(stream, b))?;
     }
     if let Some(entries) = table.failures {
@@ -187,6 +201,9 @@ pub(super) fn read(
         wanted.sort_unstable();
         all.add(&keys, "parked_keys", What::ParkedKeys(wanted));
     }
+    if all.found.is_empty() {
+        return Err(source.bad(table_at, "expect is empty: an expectation expected"));
+    }
     all.found.sort_by_key(|expectation| expectation.line);
     Ok(all.found)
 }
@@ -195,6 +212,7 @@ pub(super) fn read(
 struct List<'a> {
     place: &'a str,
     source: &'a Source<'a>,
+    manifest: &'a Manifest,
     found: Vec<Expectation>,
 }
 
@@ -231,8 +249,34 @@ impl List<'_> {
         if bound.least > bound.most {
             return Err(self.bad(&table, format!("{path}: no number is {bound}")));
         }
+        if (bound.least, bound.most) == (0, u64::MAX) {
+            let message = format!("{path}: every number is that: at_least or at_most expected");
+            return Err(self.bad(&table, message));
+        }
         self.add(&table, path, what(bound));
         Ok(())
+    }
+
+    fn no_other(
+        &mut self,
+        key: &str,
+        only: Option<Spanned<bool>>,
+        what: impl FnOnce() -> What,
+    ) -> Result<(), BadScenario> {
+        let Some(only) = only else { return Ok(()) };
+        if !*only.get_ref() {
+            return Err(self.bad(&only, format!("{key} = false: leave it out")));
+        }
+        self.add(&only, key, what());
+        Ok(())
+    }
+
+    /// The stream is one of the scenario's.
+    fn stream<T>(&self, at: &Spanned<T>, path: &str, name: &str) -> Result<(), BadScenario> {
+        let streams = self.manifest.streams.iter();
+        let known: Vec<&str> = streams.map(|stream| stream.name.as_str()).collect();
+        let checked = one_of("stream", name, &known);
+        checked.map_err(|why| self.bad(at, format!("{path}: {why}")))
     }
 
     fn fate<T>(&self, at: &Spanned<T>, word: &str) -> Result<WantedFate, BadScenario> {

@@ -11,6 +11,10 @@ use crate::mapping::{FailureEntry, Fate};
 pub(super) struct Facts {
     /// Every invocation, in order.
     pub(super) invocations: Vec<Invoked>,
+    /// Invocations that the mapping takes for failed.
+    pub(super) function_errors: u64,
+    /// Tumbling windows whose final invocation succeeded.
+    pub(super) windows_closed: u64,
     /// Every record that the scenario has put into the mapping's stream, in order.
     pub(super) records: Vec<RecordFact>,
     /// The function's counters.
@@ -32,10 +36,6 @@ pub(super) struct Invoked {
     pub(super) records: usize,
     /// Fuel used, units.
     pub(super) fuel: u64,
-    /// Whether it ended in a function error.
-    pub(super) failed: bool,
-    /// The window that it closed: its shard, start in ms and request id.
-    pub(super) closed: Option<(String, u64, String)>,
 }
 
 /// A record that was put, and what has become of it.

@@ -1,6 +1,6 @@
 //! Compares what is expected with the facts. Pure; what it says of a difference is for people.
 
-use std::collections::BTreeSet;
+use bytes::Bytes;
 
 use super::data::shown;
 use super::expect::{Bound, Expectation, WantedFailure, WantedFate, What};
@@ -29,11 +29,8 @@ impl What {
     fn difference(&self, facts: &Facts) -> Option<(String, String)> {
         match self {
             Self::Invocations(bound) => count(*bound, facts.invocations.len()),
-            Self::FunctionErrors(bound) => count(
-                *bound,
-                facts.invocations.iter().filter(|i| i.failed).count(),
-            ),
-            Self::WindowsClosed(bound) => count(*bound, facts.windows_closed()),
+            Self::FunctionErrors(bound) => count(*bound, facts.function_errors as usize),
+            Self::WindowsClosed(bound) => count(*bound, facts.windows_closed as usize),
             Self::MaxFuelPerRecord(most) => {
                 let worst = facts.worst(Invoked::fuel_per_record);
                 fuel(*most, worst, |invoked| match invoked.records {
@@ -42,7 +39,7 @@ impl What {
                 })
             }
             Self::MaxFuelPerInvocation(most) => {
-                let worst = facts.worst(|invoked| invoked.fuel);
+                let worst = facts.worst(|invoked| Some(invoked.fuel));
                 fuel(*most, worst, |invoked| match invoked.records {
                     1 => "with 1 record".to_owned(),
                     records => format!("with {records} records"),
@@ -51,10 +48,15 @@ impl What {
             Self::AllRecords(wanted, others) => {
                 let is_other = |r: &RecordFact| r.name.as_ref().is_some_and(|n| others.contains(n));
                 let own = facts.records.iter().enumerate();
-                let wrong = own.filter(|(_, r)| !is_other(r) && !wanted.is(&r.fate));
+                let mut own = own.filter(|(_, r)| !is_other(r)).peekable();
+                let expected = format!("{wanted}, all of them");
+                if own.peek().is_none() {
+                    return Some((expected, "no record was put that has no name here".into()));
+                }
+                let wrong = own.filter(|(_, r)| !wanted.is(&r.fate));
                 let wrong: Vec<String> = wrong.map(|(at, r)| r.words(at)).collect();
                 let found = list(&wrong, "; ")?;
-                Some((format!("{wanted}, all of them"), found))
+                Some((expected, found))
             }
             Self::Record(name, wanted) => {
                 let named = |r: &&RecordFact| r.name.as_ref() == Some(name);
@@ -100,6 +102,18 @@ impl What {
                 let found = list(&kept.collect::<Vec<_>>(), ", ")?;
                 Some((format!("none of {}", names.join(", ")), found))
             }
+            Self::NoOtherState(named) => {
+                let others = facts
+                    .state
+                    .iter()
+                    .filter(|(place, _)| !named.contains(place));
+                let words = |((key, name), value): (&(String, String), &Bytes)| {
+                    format!("{key:?}.{name} = {}", shown(value))
+                };
+                let others: Vec<String> = others.map(words).collect();
+                let found = list(&others, ", ")?;
+                Some(("no other".into(), found))
+            }
             Self::Emitted(stream, wanted) => {
                 let found = facts.emitted.get(stream).map_or(&[][..], Vec::as_slice);
                 let mut pairs = wanted.iter().zip(found);
@@ -130,26 +144,19 @@ impl What {
 }
 
 impl Facts {
-    /// Windows whose final invocation succeeded; one that was repeated counts once.
-    fn windows_closed(&self) -> usize {
-        let closed = self.invocations.iter().filter_map(|i| i.closed.as_ref());
-        closed.collect::<BTreeSet<_>>().len()
-    }
-
     /// The first invocation for which the figure is largest: its number, from 1, and the figure.
-    fn worst(&self, figure: impl Fn(&Invoked) -> u64) -> Option<(usize, u64, &Invoked)> {
-        let all = (1..).zip(&self.invocations).map(|(n, i)| (n, figure(i), i));
+    fn worst(&self, figure: impl Fn(&Invoked) -> Option<u64>) -> Option<(usize, u64, &Invoked)> {
+        let all = (1..).zip(&self.invocations);
+        let all = all.filter_map(|(n, i)| figure(i).map(|figure| (n, figure, i)));
         all.max_by_key(|(number, figure, _)| (*figure, std::cmp::Reverse(*number)))
     }
 }
 
 impl Invoked {
-    /// Fuel per record, rounded up; 0 for an invocation without records.
-    pub(super) fn fuel_per_record(&self) -> u64 {
-        match self.records {
-            0 => 0,
-            records => self.fuel.div_ceil(records as u64),
-        }
+    /// Fuel per record, rounded up; none for an invocation without records.
+    pub(super) fn fuel_per_record(&self) -> Option<u64> {
+        let records = self.records as u64;
+        (records > 0).then(|| self.fuel.div_ceil(records))
     }
 }
 
@@ -249,8 +256,13 @@ fn fuel(
     worst: Option<(usize, u64, &Invoked)>,
     words: impl Fn(&Invoked) -> String,
 ) -> Option<(String, String)> {
-    let (number, figure, invoked) = worst.filter(|(_, figure, _)| *figure > most)?;
-    let found = format!("{figure} in invocation {number} {}", words(invoked));
+    let found = match worst {
+        None => "no invocation".into(),
+        Some((_, figure, _)) if figure <= most => return None,
+        Some((number, figure, invoked)) => {
+            format!("{figure} in invocation {number} {}", words(invoked))
+        }
+    };
     Some((format!("at most {most}"), found))
 }
 

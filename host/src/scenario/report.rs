@@ -58,7 +58,7 @@ impl Figures {
         let invocations = &facts.invocations;
         let per_record = invocations
             .iter()
-            .map(super::facts::Invoked::fuel_per_record);
+            .filter_map(super::facts::Invoked::fuel_per_record);
         Self {
             simulated,
             records: facts.records.len(),

@@ -13,9 +13,6 @@ use super::simulated::Simulated;
 use super::span;
 use super::world::World;
 
-/// Steps take a millisecond each; a time that is longer over was passed by a wait or a drain.
-const LATE: Duration = Duration::from_millis(1000);
-
 impl Scenario {
     /// Runs it on a clock of its own, which begins at its start and moves on when nothing is left
     /// to do. `sandbox` must not let guests wait (`SandboxConfig::simulated_time`). Blocks the
@@ -90,7 +87,7 @@ impl Scenario {
                     world.put(stream, part).await?;
                 }
             }
-            Action::Wait(span) => world.until(world.now().plus(*span)).await,
+            Action::Wait(span) => world.wait(*span).await?,
             Action::Drain(limit) => return world.drain(*limit).await,
             Action::Pause => world.enable(false).await?,
             Action::Resume => world.enable(true).await?,
@@ -111,18 +108,15 @@ impl Scenario {
             }
             Action::Unpark(keys) => world.unpark(keys).await?,
         }
-        world.settle().await;
+        world.step_over().await;
         Ok(())
     }
 
-    async fn wait_until(&self, world: &World, at: Duration) -> anyhow::Result<()> {
-        let target = self.start.plus(at);
-        let late = world.now().since(target);
-        if late > LATE {
+    async fn wait_until(&self, world: &mut World, at: Duration) -> anyhow::Result<()> {
+        if !world.wait_until(self.start.plus(at)).await? {
             let (at, now) = (span::format(at), span::format(world.elapsed(self.start)));
             anyhow::bail!("at = {at:?} is over: {now} have passed");
         }
-        world.until(target).await;
         Ok(())
     }
 }

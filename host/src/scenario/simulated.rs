@@ -18,9 +18,6 @@ use shardmill_core::sandbox::{BoxFuture, Input, Invocation, LoadError, Module, R
 
 use super::facts::Invoked;
 
-/// Bit of a batch's flags: the window's final invocation. `docs/abi.md`.
-const FINAL_INVOCATION: u32 = 1;
-
 /// A sandbox whose every invocation is noted.
 pub(super) struct Simulated {
     inner: Arc<dyn Sandbox>,
@@ -46,24 +43,13 @@ impl Simulated {
             Input::Records(batch) => batch.len(),
             Input::Event { count, .. } => *count,
         };
-        let context = &invocation.context;
         // The dry run of a deploy is nobody's invocation: it comes from no stream.
-        let mapped = !context.stream.is_empty();
-        let closes = (context.flags & FINAL_INVOCATION != 0).then(|| {
-            let (start, _) = context.window;
-            (context.shard.clone(), start.0, context.request_id.clone())
-        });
+        let mapped = !invocation.context.stream.is_empty();
         let report = wait_for(self.inner.invoke(invocation));
         if mapped && !matches!(report.outcome, Outcome::Throttled { .. }) {
-            let failed = matches!(report.outcome, Outcome::Failed(_));
-            let invoked = Invoked {
-                records,
-                fuel: report.usage.fuel,
-                failed,
-                closed: closes.filter(|_| !failed),
-            };
+            let fuel = report.usage.fuel;
             let mut all = self.invoked.lock().unwrap_or_else(PoisonError::into_inner);
-            all.push(invoked);
+            all.push(Invoked { records, fuel });
         }
         report
     }

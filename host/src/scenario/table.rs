@@ -18,7 +18,7 @@ pub(super) struct RawScenario {
     pub(super) mapping: Option<Spanned<MappingTable>>,
     pub(super) stream: Vec<Spanned<StreamTable>>,
     pub(super) step: Vec<Spanned<StepTable>>,
-    pub(super) expect: Option<ExpectTable>,
+    pub(super) expect: Option<Spanned<ExpectTable>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -35,7 +35,7 @@ pub(super) struct StepTable {
     pub(super) unpark: Option<Spanned<Vec<String>>>,
     pub(super) split: Option<Spanned<u32>>,
     pub(super) merge: Option<Spanned<[u32; 2]>>,
-    pub(super) expect: Option<ExpectTable>,
+    pub(super) expect: Option<Spanned<ExpectTable>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -68,6 +68,7 @@ pub(super) struct ExpectTable {
     pub(super) counters: BTreeMap<String, Spanned<i64>>,
     pub(super) no_other_counters: Option<Spanned<bool>>,
     pub(super) state: BTreeMap<String, BTreeMap<String, Spanned<toml::Value>>>,
+    pub(super) no_other_state: Option<Spanned<bool>>,
     pub(super) absent_state: BTreeMap<String, Spanned<Vec<String>>>,
     pub(super) emitted: BTreeMap<String, Spanned<Vec<EmittedTable>>>,
     pub(super) emitted_counts: BTreeMap<String, Spanned<BoundTable>>,

@@ -31,6 +31,11 @@ use crate::workloads::Workloads;
 pub(super) const SETTLING: Duration = Duration::from_millis(1);
 /// Records of one transaction. PutRecords: 500 at most.
 const PUT_RECORDS: usize = 500;
+/// How often facts are collected that time takes away: twice before records may be trimmed, which
+/// is after a day at the earliest.
+const COLLECTION: Duration = Duration::from_secs(12 * 3600);
+/// Entries of the failure store stay for longer than any scenario lasts.
+const FAILURES_AGE: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// Ids that a host gives before the one after its restart begins with others.
 const IDS_OF_A_HOST: u64 = 1 << 40;
 
@@ -43,10 +48,38 @@ pub(super) struct World {
     commits: watch::Receiver<u64>,
     /// What was put into the mapping's stream, in order.
     put: Vec<(Option<String>, Placed)>,
+    /// What has become of those, where it is settled.
+    settled: Vec<Option<Fate>>,
+    /// What handlers have put, by stream.
+    emitted: BTreeMap<StreamName, Vec<Emitted>>,
+    /// Where each shard is looked at next for those.
+    read_to: BTreeMap<ShardKey, u64>,
+    /// When facts were collected.
+    collected: UnixMillis,
+    /// What the hosts before this one have counted.
+    counted: Counted,
+    /// How much later it is than steps make it, as each takes a moment of its own.
+    overrun: Duration,
     /// What was put anywhere.
     own: BTreeSet<(StreamId, ShardId, u64)>,
     restarts: u64,
     host: Host,
+}
+
+/// A record of a handler.
+struct Emitted {
+    arrival: UnixMillis,
+    shard: ShardId,
+    position: u64,
+    key: String,
+    data: Bytes,
+}
+
+/// What a host counts of the mapping.
+#[derive(Clone, Copy, Default)]
+struct Counted {
+    function_errors: u64,
+    windows_closed: u64,
 }
 
 /// What a restart ends and begins anew.
@@ -79,12 +112,18 @@ impl World {
             manifest,
             commits,
             put: Vec::new(),
+            settled: Vec::new(),
+            emitted: BTreeMap::new(),
+            read_to: BTreeMap::new(),
+            collected: started,
+            counted: Counted::default(),
+            overrun: Duration::ZERO,
             own: BTreeSet::new(),
             restarts: 0,
             host,
         };
         world.reconcile().await?;
-        world.settle().await;
+        world.step_over().await;
         Ok(world)
     }
 
@@ -102,17 +141,42 @@ impl World {
     }
 
     /// Lets everything happen that is due now.
-    pub(super) async fn settle(&self) {
+    async fn settle(&self) {
         tokio::time::sleep(SETTLING).await;
     }
 
-    /// Lets time pass.
-    pub(super) async fn until(&self, at: UnixMillis) {
-        self.clock.sleep_until(at).await;
+    /// The same behind a step, whose moment this is.
+    pub(super) async fn step_over(&mut self) {
+        self.settle().await;
+        self.overrun += SETTLING;
     }
 
-    pub(super) fn now(&self) -> UnixMillis {
-        self.clock.now()
+    /// Lets so much time pass.
+    pub(super) async fn wait(&mut self, span: Duration) -> anyhow::Result<()> {
+        self.until(self.clock.now().plus(span)).await
+    }
+
+    /// Lets time pass until so much of it has since the start. False if more has already, other
+    /// than the moments of the steps.
+    pub(super) async fn wait_until(&mut self, at: UnixMillis) -> anyhow::Result<bool> {
+        let late = self.clock.now().since(at);
+        if late.is_zero() {
+            self.until(at).await?;
+            self.overrun = Duration::ZERO;
+        }
+        Ok(late <= self.overrun)
+    }
+
+    async fn until(&mut self, at: UnixMillis) -> anyhow::Result<()> {
+        loop {
+            let next = self.collected.plus(COLLECTION);
+            if next >= at {
+                self.clock.sleep_until(at).await;
+                return Ok(());
+            }
+            self.clock.sleep_until(next).await;
+            self.collect().await?;
+        }
     }
 
     async fn reconcile(&mut self) -> anyhow::Result<()> {
@@ -163,6 +227,7 @@ impl World {
                         key: record.key.clone(),
                     };
                     self.put.push((record.name.clone(), placed));
+                    self.settled.push(None);
                 }
             }
         }
@@ -177,22 +242,28 @@ impl World {
             self.commits.borrow_and_update();
             let waiting = self.waiting().await?;
             let Some(waiting) = waiting else {
+                self.overrun += SETTLING;
                 return Ok(());
             };
             if self.clock.now() >= deadline {
                 bail!("after {} {waiting}", span::format(limit));
             }
+            let next = self.collected.plus(COLLECTION);
+            if self.clock.now() >= next {
+                self.collect().await?;
+                continue;
+            }
             let mut commits = self.commits.clone();
             tokio::select! {
                 biased;
                 changed = commits.changed() => changed.context("the store is gone")?,
-                () = self.clock.sleep_until(deadline) => {}
+                () = self.clock.sleep_until(deadline.min(next)) => {}
             }
         }
     }
 
     /// What still waits, in words.
-    async fn waiting(&self) -> anyhow::Result<Option<String>> {
+    async fn waiting(&mut self) -> anyhow::Result<Option<String>> {
         let mappings = &self.host.workloads.mappings;
         let view = mappings
             .view(mappings.get(self.scope(), self.mapping())?)
@@ -280,6 +351,7 @@ impl World {
         self.restarts += 1;
         let ids = self.restarts * IDS_OF_A_HOST;
         self.host.end(killed).await;
+        self.counted = self.counted().await?;
         self.host = Host::start(&self.store, &self.sandbox, self.clock, ids).await?;
         Ok(())
     }
@@ -289,27 +361,60 @@ impl World {
         self.host.end(true).await;
     }
 
-    async fn records(&self) -> anyhow::Result<Vec<RecordFact>> {
+    /// Notes what time takes away: records are trimmed, and with them goes what had become of
+    /// them.
+    async fn collect(&mut self) -> anyhow::Result<()> {
+        self.collected = self.clock.now();
+        self.records().await?;
+        self.collect_emitted().await
+    }
+
+    /// What has become of every record; what is settled stays so.
+    async fn records(&mut self) -> anyhow::Result<Vec<RecordFact>> {
         let Workloads {
             mappings, failures, ..
         } = &self.host.workloads;
-        let placed: Vec<Placed> = self.put.iter().map(|(_, placed)| placed.clone()).collect();
+        let open: Vec<usize> = (0..self.put.len())
+            .filter(|at| self.settled[*at].is_none())
+            .collect();
+        let placed: Vec<Placed> = open.iter().map(|at| self.put[*at].1.clone()).collect();
         let fates = mappings.fates(self.scope(), self.mapping(), failures, &placed);
-        let fates = fates.await?.into_iter();
-        let facts = self
-            .put
-            .iter()
-            .zip(fates)
+        let mut unsettled = BTreeMap::new();
+        for (at, fate) in open.into_iter().zip(fates.await?) {
+            match fate {
+                Fate::Waiting | Fate::Parked => drop(unsettled.insert(at, fate)),
+                Fate::Done | Fate::Filtered | Fate::GivenUp { .. } => self.settled[at] = Some(fate),
+            }
+        }
+        let fate = |at: usize| self.settled[at].clone().or_else(|| unsettled.remove(&at));
+        let fates: Vec<Option<Fate>> = (0..self.put.len()).map(fate).collect();
+        let facts = self.put.iter().zip(fates);
+        Ok(facts
             .map(|((name, placed), fate)| RecordFact {
                 name: name.clone(),
                 key: placed.key.clone(),
-                fate,
-            });
-        Ok(facts.collect())
+                fate: fate.unwrap_or(Fate::Waiting),
+            })
+            .collect())
+    }
+
+    /// What this host and those before it have counted.
+    async fn counted(&self) -> anyhow::Result<Counted> {
+        let mappings = &self.host.workloads.mappings;
+        let mapping = mappings.get(self.scope(), self.mapping())?;
+        let metrics = mappings.view(mapping).await?.metrics;
+        let before = self.counted;
+        Ok(Counted {
+            function_errors: before.function_errors + metrics.failed_invocations,
+            windows_closed: before.windows_closed + metrics.windows_closed,
+        })
     }
 
     /// Everything that expectations are judged by, as it is now.
-    pub(super) async fn facts(&self) -> anyhow::Result<Facts> {
+    pub(super) async fn facts(&mut self) -> anyhow::Result<Facts> {
+        self.collect().await?;
+        let records = self.records().await?;
+        let counted = self.counted().await?;
         let Workloads {
             mappings, failures, ..
         } = &self.host.workloads;
@@ -319,10 +424,12 @@ impl World {
         let counters = self.store.counters(self.scope(), function)?;
         Ok(Facts {
             invocations: self.sandbox.invoked(),
-            records: self.records().await?,
+            function_errors: counted.function_errors,
+            windows_closed: counted.windows_closed,
+            records,
             counters: counters.into_iter().collect(),
             state: self.state(function)?,
-            emitted: self.emitted().await?,
+            emitted: self.emitted(),
             failures: entries,
             parked_keys: parked.into_iter().map(|parked| parked.key).collect(),
         })
@@ -341,35 +448,50 @@ impl World {
         Ok(state)
     }
 
-    /// What handlers have put, by stream: in the order of arrival, then of shards.
-    async fn emitted(&self) -> anyhow::Result<BTreeMap<String, Vec<(String, Bytes)>>> {
+    /// Notes what handlers have put since it was noted last.
+    async fn collect_emitted(&mut self) -> anyhow::Result<()> {
         let all = ReadLimit {
             records: usize::MAX,
             bytes: usize::MAX,
         };
-        let mut emitted = BTreeMap::new();
         for stream in self.store.streams(Some(self.scope())) {
-            let mut found = Vec::new();
             for shard in &stream.shards {
                 let key = ShardKey {
                     stream: stream.id,
                     shard: shard.id,
                 };
-                for block in self.store.read(key, 1, all).await? {
+                let from = self.read_to.get(&key).copied().unwrap_or(1);
+                for block in self.store.read(key, from, all).await? {
                     for record in block.iter() {
-                        if !self.own.contains(&(stream.id, shard.id, record.position)) {
-                            let data = Bytes::copy_from_slice(record.parts.data);
-                            let place = (record.arrival, shard.id, record.position);
-                            found.push((place, (record.parts.key.to_owned(), data)));
+                        self.read_to.insert(key, record.position + 1);
+                        if self.own.contains(&(stream.id, shard.id, record.position)) {
+                            continue;
                         }
+                        let emitted = Emitted {
+                            arrival: record.arrival,
+                            shard: shard.id,
+                            position: record.position,
+                            key: record.parts.key.to_owned(),
+                            data: Bytes::copy_from_slice(record.parts.data),
+                        };
+                        let all = self.emitted.entry(stream.name.clone()).or_default();
+                        all.push(emitted);
                     }
                 }
             }
-            found.sort_by_key(|(place, _)| *place);
-            let records = found.into_iter().map(|(_, record)| record).collect();
-            emitted.insert(stream.name.to_string(), records);
         }
-        Ok(emitted)
+        Ok(())
+    }
+
+    /// What handlers have put, by stream: in the order of arrival, then of shards.
+    fn emitted(&mut self) -> BTreeMap<String, Vec<(String, Bytes)>> {
+        let mut found = BTreeMap::new();
+        for (stream, emitted) in &mut self.emitted {
+            emitted.sort_by_key(|e| (e.arrival, e.shard, e.position));
+            let records = emitted.iter().map(|e| (e.key.clone(), e.data.clone()));
+            found.insert(stream.to_string(), records.collect());
+        }
+        found
     }
 }
 
@@ -384,7 +506,10 @@ impl Host {
         let ids = Ids::Counted(AtomicU64::new(ids + 1));
         let delivery = Delivery::new(Arc::clone(store), clock, delivery::Settings::default());
         let workloads = Workloads::with_ids(Arc::clone(store), guests, clock, None, delivery, ids);
-        workloads.failures.open(FailureBounds::default())?;
+        workloads.failures.open(FailureBounds {
+            age: FAILURES_AGE,
+            ..FailureBounds::default()
+        })?;
         let services = Services::start(Arc::clone(store), clock, Settings::default()).await?;
         let services = services.with_workloads(workloads.clone());
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());

@@ -104,7 +104,7 @@ const OF_OUTBOXES: [Figure<u64>; 1] = [(
     |count| Some(*count as f64),
 )];
 
-const OF_SHARDS: [Figure<ShardView>; 30] = [
+const OF_SHARDS: [Figure<ShardView>; 32] = [
     (
         "invocations_total",
         COUNTER,
@@ -116,6 +116,18 @@ const OF_SHARDS: [Figure<ShardView>; 30] = [
         COUNTER,
         "Invocations that ended in a function error",
         |s| Some(s.metrics.errors as f64),
+    ),
+    (
+        "failed_invocations_total",
+        COUNTER,
+        "Invocations taken for failed: errors, malformed answers, refused effects",
+        |s| Some(s.metrics.failed_invocations as f64),
+    ),
+    (
+        "windows_closed_total",
+        COUNTER,
+        "Tumbling windows whose final invocation succeeded",
+        |s| Some(s.metrics.windows_closed as f64),
     ),
     (
         "throttles_total",

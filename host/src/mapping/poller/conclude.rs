@@ -61,6 +61,9 @@ impl Poller {
                 allowed,
                 unit: "bytes".into(),
             };
+            if !matches!(judgement, Judgement::Failed(_)) {
+                self.counts.add(&self.counts.failed_invocations, 1);
+            }
             let judgement = failed(cause);
             attempt.report.effects = Effects::default();
             committed = match job.is_final() {
@@ -281,7 +284,10 @@ impl Poller {
         }
         let attempt = &*attempt;
         match next {
-            AfterFinal::Closed => close_window(&mut cursor, job),
+            AfterFinal::Closed => {
+                counts.windows_closed = 1;
+                close_window(&mut cursor, job);
+            }
             AfterFinal::Again { attempts, delay } => {
                 counts.retried = 1;
                 parts.push(Part {

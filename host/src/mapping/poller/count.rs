@@ -32,7 +32,10 @@ impl Poller {
                 let message = "the handler names records that failed".to_owned();
                 (len - lowest.min(&len), message)
             }
-            Judgement::Failed(failure) => (len, failure.cause.to_string()),
+            Judgement::Failed(failure) => {
+                counts.add(&counts.failed_invocations, 1);
+                (len, failure.cause.to_string())
+            }
         };
         counts.add(&counts.failed_records, failed);
         counts.set_last_error(self.inner.clock.now(), &message);

@@ -124,6 +124,39 @@ fn what_is_wrong_is_said_with_its_line_and_what_is_possible() {
             "[expect]\nwindows_closed = { at_least = 2, at_most = 1 }",
             "4: windows_closed: no number is at least 2 and at most 1",
         ),
+        (
+            "[[step]]\nwait = \"1s\"",
+            "1: nothing is expected: a table [expect], at the end or of a step, expected",
+        ),
+        ("[expect]", "3: expect is empty: an expectation expected"),
+        (
+            "[[step]]\nwait = \"1s\"\nexpect = { counters = {} }\n[expect]\ninvocations = 1",
+            "5: expect is empty: an expectation expected",
+        ),
+        (
+            "[expect]\ninvocations = {}",
+            "4: invocations: every number is that: at_least or at_most expected",
+        ),
+        (
+            "[expect]\noutcomes = { done = { at_least = 0 } }",
+            "4: outcomes.done: every number is that: at_least or at_most expected",
+        ),
+        (
+            "[expect]\nabsent_state = { a = [] }",
+            "4: absent_state.\"a\": at least one name expected",
+        ),
+        (
+            "[expect]\nno_other_state = false",
+            "4: no_other_state = false: leave it out",
+        ),
+        (
+            "[[stream]]\nname = \"out\"\nshards = 1\n[expect]\nemitted = { ouf = [] }",
+            "7: emitted.ouf: stream \"ouf\": did you mean \"out\"?",
+        ),
+        (
+            "[expect]\nemitted_counts = { out = 1 }",
+            "4: emitted_counts.out: stream \"out\": one of in expected",
+        ),
     ] {
         assert_eq!(refused(rest), format!("s.toml:{want}"), "{rest}");
     }

@@ -2,7 +2,8 @@
 //! `mended`, which takes every record for good.
 //!
 //! `ok`, `error`, `count NAME`, `state NAME`, `emit STREAM DATA`, `sleep MS`, `random` (uses fuel
-//! and counts as its seed says). A record costs 1,000 units of fuel.
+//! and counts as its seed says), `finally STREAM` (the final invocation of the window puts a record
+//! there). A record costs 1,000 units of fuel.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +65,7 @@ fn run(invocation: &Invocation) -> Report {
     let record_mode = invocation.module.carrier().is_record_mode();
     let mut effects = Effects::default();
     let mut usage = Usage::default();
+    let mut state = "{}".to_owned();
     for (at, record) in (0..).zip(batch.iter()) {
         usage.fuel += 1000;
         let text = std::str::from_utf8(record.parts.data).unwrap();
@@ -107,6 +109,7 @@ fn run(invocation: &Invocation) -> Report {
                 };
                 effects.emits.push((Some(at), emit));
             }
+            "finally" => state = format!("\"{rest}\""),
             "state" => {
                 let before = effects.state.iter().rev().find(|(_, w)| &*w.key == key);
                 let before = before.and_then(|(_, write)| write.value.clone());
@@ -134,8 +137,17 @@ fn run(invocation: &Invocation) -> Report {
     }
     let text = match invocation.context.window.1.0 {
         0 => String::new(),
-        _ => "{}".into(),
+        _ => state,
     };
+    let context = &invocation.context;
+    if context.flags & 1 == 1 && context.window_state != "{}" {
+        let emit = Emit {
+            stream: context.window_state.trim_matches('"').into(),
+            key: "window".into(),
+            data: Bytes::from_static(b"closed"),
+        };
+        effects.emits.push((None, emit));
+    }
     report(Outcome::Ok { text }, effects, usage)
 }
 

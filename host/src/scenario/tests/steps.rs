@@ -224,7 +224,7 @@ fn what_retention_takes_is_given_up_as_expired() {
 fn what_cannot_be_done_ends_the_scenario_with_its_reason() {
     for (text, line, place, found) in [
         (
-            "[function]\nwasm = \"none.wasm\"",
+            "[function]\nwasm = \"none.wasm\"\n[expect]\ninvocations = 0",
             1,
             "set-up",
             "none.wasm: No such file",
@@ -237,7 +237,14 @@ fn what_cannot_be_done_ends_the_scenario_with_its_reason() {
             "at = \"5m\" is over: 1h",
         ),
         (
-            "[function]\nwasm = \"record.wasm\"\n[[step]]\nunpark = [\"a\"]",
+            "[function]\nwasm = \"record.wasm\"\n[[step]]\nwait = \"500ms\"\n[[step]]\n\
+             at = \"490ms\"\n[expect]\ninvocations = 0",
+            5,
+            "step 2",
+            "at = \"490ms\" is over: 502ms",
+        ),
+        (
+            "[function]\nwasm = \"record.wasm\"\n[[step]]\nunpark = [\"a\"]\n[expect]\ninvocations = 0",
             3,
             "step 1",
             "key \"a\" is not parked",
@@ -253,4 +260,138 @@ fn what_cannot_be_done_ends_the_scenario_with_its_reason() {
         );
         assert!(mismatch.found.contains(found), "{}", mismatch.found);
     }
+}
+
+#[test]
+fn the_moments_that_steps_take_are_not_too_late() {
+    passes(
+        r#"
+        [function]
+        wasm = "record.wasm"
+        [[step]]
+        at = "10s"
+        put = [{ key = "a", data = "ok" }, { key = "a", data = "ok", at = "10s" }]
+        [[step]]
+        at = "10s"
+        put = [{ key = "a", data = "ok" }]
+        [[step]]
+        wait = "5s"
+        [[step]]
+        at = "15s"
+        expect = { all_records = "done" }
+        "#,
+    );
+}
+
+#[test]
+fn what_has_become_of_records_is_known_when_they_are_long_trimmed() {
+    // Records were trimmed after a day, so that what handlers had put was gone and what was
+    // filtered out was taken for done; entries of the failure store went after 30 days.
+    passes(
+        r#"
+        [function]
+        wasm = "record.wasm"
+        [[stream]]
+        name = "in"
+        shards = 1
+        [[stream]]
+        name = "out"
+        shards = 1
+        [mapping]
+        maximum_retry_attempts = 0
+        filters = ['{"partitionKey": [{"anything-but": "dull"}]}']
+        [[step]]
+        put = [
+            { name = "left", key = "dull", data = "ok" },
+            { name = "sent", key = "a", data = "emit out hello" },
+            { name = "bad", key = "a", data = "error" },
+        ]
+        [[step]]
+        wait = "40d"
+        [[step]]
+        put = [{ key = "a", data = "emit out again" }]
+        [[step]]
+        drain = "60d"
+        [[step]]
+        wait = "40d"
+        [expect]
+        records = { left = "filtered", sent = "done", bad = "given_up: RetryAttemptsExhausted" }
+        emitted = { out = [{ data = "hello" }, { data = "again" }] }
+        failures = [{ reason = "RetryAttemptsExhausted" }]
+        "#,
+    );
+}
+
+#[test]
+fn errors_are_those_that_the_mapping_sees_also_before_a_restart() {
+    // The sandbox has nothing against an emit to a stream that is not there.
+    passes(
+        r#"
+        [function]
+        wasm = "record.wasm"
+        [mapping]
+        maximum_retry_attempts = 1
+        [[step]]
+        put = [{ key = "a", data = "emit nowhere x" }]
+        [[step]]
+        drain = "10s"
+        expect = { function_errors = 2, failures = [{ cause = "effects_refused" }] }
+        [[step]]
+        do = "restart"
+        [[step]]
+        put = [{ key = "a", data = "error" }]
+        [[step]]
+        drain = "10s"
+        [expect]
+        function_errors = 4
+        "#,
+    );
+}
+
+#[test]
+fn a_window_is_not_closed_by_a_final_invocation_whose_effects_are_refused() {
+    let text = r#"
+        [function]
+        wasm = "batch.wasm"
+        [[stream]]
+        name = "in"
+        shards = 1
+        [[stream]]
+        name = "out"
+        shards = 1
+        [mapping]
+        tumbling_window_seconds = 60
+        maximum_retry_attempts = 1
+        [[step]]
+        put = [{ key = "a", data = "finally out" }]
+        [[step]]
+        wait = "3m"
+        [expect]
+        windows_closed = 1
+        function_errors = 0
+        emitted = { out = [{ key = "window", data = "closed" }] }
+    "#;
+    passes(text);
+    let refused = text.replace("finally out", "finally nowhere");
+    let refused = refused.replace("windows_closed = 1", "windows_closed = 0");
+    let refused = refused.replace("function_errors = 0", "function_errors = 2");
+    passes(&refused.replace("[{ key = \"window\", data = \"closed\" }]", "[]"));
+}
+
+#[test]
+fn expectations_about_nothing_fail() {
+    let report = run(r#"
+        [function]
+        wasm = "record.wasm"
+        [[step]]
+        expect = { max_fuel_per_record = 1000, max_fuel_per_invocation = 1000, all_records = "done" }
+        [[step]]
+        put = [{ name = "a", key = "a", data = "ok" }]
+        [[step]]
+        drain = "1s"
+        expect = { records = { a = "done" }, all_records = "done" }
+    "#);
+    let found: Vec<&str> = report.mismatches.iter().map(|m| &*m.found).collect();
+    let nothing = "no record was put that has no name here";
+    assert_eq!(found, ["no invocation", "no invocation", nothing, nothing]);
 }
