@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use shardmill_core::mapping::{
     BadPolicy, Cursor, FilterCriteria, Policy, Position, StartingPosition,
 };
-use shardmill_core::{Sandbox, Scope, ShardKey, StreamId, StreamName, UnixMillis};
+use shardmill_core::{Sandbox, Scope, ShardKey, StreamId, StreamName, UnixMillis, timestamp};
 use shardmill_store::{CommitError, Expect, Key, ReadError, Store, Table, Tx, Urgency, Value};
 use tokio_util::sync::CancellationToken;
 
@@ -143,6 +143,18 @@ pub enum MappingError {
     /// A place that is not in the stream.
     #[error("{0}")]
     NoSuchPlace(String),
+    /// Records cannot be read from a time that has not come.
+    #[error(
+        "starting_position_timestamp {} is in the future: at most {} expected, which is now",
+        timestamp::format(*at),
+        timestamp::format(*now)
+    )]
+    Future {
+        /// The time.
+        at: UnixMillis,
+        /// When that was.
+        now: UnixMillis,
+    },
     /// Settings out of their ranges, or that exclude each other.
     #[error(transparent)]
     Policy(#[from] BadPolicy),
@@ -236,6 +248,12 @@ impl Mappings {
     ) -> Result<Mapping, MappingError> {
         let _control = self.inner.control.lock().await;
         let filters = request.policy.compile()?;
+        let now = self.inner.clock.now();
+        if let StartingPosition::AtTimestamp(at) = request.starting_position
+            && at > now
+        {
+            return Err(MappingError::Future { at, now });
+        }
         warn_of_filters(request.name.as_deref().unwrap_or(""), &filters);
         let inner = &self.inner;
         let stream = inner

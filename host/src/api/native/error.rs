@@ -172,7 +172,9 @@ impl From<MappingError> for Error {
             MappingError::Deleting(_)
             | MappingError::Deaggregate(_)
             | MappingError::Parked { .. } => Self::conflict(error),
-            MappingError::Policy(_) | MappingError::NoSuchPlace(_) => Self::bad_request(error),
+            MappingError::Policy(_)
+            | MappingError::NoSuchPlace(_)
+            | MappingError::Future { .. } => Self::bad_request(error),
             MappingError::Destination(error) => match Self::from(error) {
                 // What the body names, not what the path does.
                 told if told.status == StatusCode::NOT_FOUND => Self::bad_request(told.message),
