@@ -29,6 +29,11 @@ timeout_seconds = 10
 memory_mib = 64
 fuel = 2_000_000
 fuel_per_record = 1000
+answer_kib = 2048
+output_kib = 32
+effects_mib = 4
+effects = 500
+batch_mib = 8
 environment = { LEVEL = "debug" }
 
 [[mapping]]
@@ -41,9 +46,23 @@ starting_position = "AT_TIMESTAMP"
 starting_position_timestamp = 2023-11-14T22:14:10.123Z
 maximum_retry_attempts = -1
 maximum_record_age_seconds = 60
+bisect_batch_on_function_error = false
+report_batch_item_failures = true
 on_exhausted = "pause"
+parallelization_factor = 3
+filters = ['{"partitionKey": ["a"]}']
+deaggregate = true
+circuit_breaker = 5
+max_parked_keys = 17
+max_parked_mib = 2
 on_failure = "s3://given-up/clicks"
 enabled = false
+
+[[mapping]]
+name = "windows"
+stream = "clicks"
+function = "clickstream"
+tumbling_window_seconds = 90
 
 [[queue]]
 name = "dead-letters"
@@ -59,6 +78,7 @@ allow = ["s3://given-up/", "https://hooks.example.com/"]
 
 [s3]
 endpoint = "http://127.0.0.1:9000"
+region = "eu-west-3"
 access_key_id = "key"
 secret_access_key = "secret"
 "#;
@@ -87,7 +107,14 @@ fn every_key_reaches_its_place() {
     assert_eq!(function.wasm, Path::new("/etc/target/clickstream.wasm"));
     assert_eq!(function.settings.limits.timeout, Duration::from_secs(10));
     assert_eq!(function.settings.limits.memory_bytes, 64 << 20);
-    assert_eq!(function.settings.limits.fuel(10), 2_010_000);
+    let limits = &function.settings.limits;
+    assert_eq!(limits.fuel(10), 2_010_000);
+    assert_eq!(
+        (limits.answer_bytes, limits.output_bytes),
+        (2 << 20, 32 << 10)
+    );
+    assert_eq!((limits.effect_bytes, limits.effect_items), (4 << 20, 500));
+    assert_eq!(limits.batch_bytes, 8 << 20);
     assert_eq!(function.settings.environment["LEVEL"], "debug");
     let mapping = &manifest.mappings[0];
     let at = StartingPosition::AtTimestamp(UnixMillis(1_700_000_050_123));
@@ -98,10 +125,20 @@ fn every_key_reaches_its_place() {
         batching_window: Duration::from_secs(1),
         maximum_retry_attempts: None,
         maximum_record_age: Some(Duration::from_secs(60)),
+        bisect_batch_on_function_error: false,
+        report_batch_item_failures: true,
         on_exhausted: OnExhausted::Pause,
-        ..Policy::manifest()
+        parallelization_factor: 3,
+        tumbling_window: Duration::ZERO,
+        filter_criteria: vec![r#"{"partitionKey": ["a"]}"#.into()],
+        deaggregate: true,
+        circuit_breaker: 5,
+        max_parked_keys: 17,
+        max_parked_bytes: 2 << 20,
     };
     assert_eq!(mapping.policy, policy);
+    let window = manifest.mappings[1].policy.tumbling_window;
+    assert_eq!(window, Duration::from_secs(90));
     let destination = mapping.on_failure.as_ref().expect("a destination");
     assert_eq!(destination.as_str(), "s3://given-up/clicks");
     let queue = QueueSpec {
@@ -121,7 +158,7 @@ fn every_key_reaches_its_place() {
         webhook_secret: Some("secret".into()),
         s3: delivery::S3Settings {
             endpoint: Some("http://127.0.0.1:9000".into()),
-            region: None,
+            region: Some("eu-west-3".into()),
             access_key_id: Some("key".into()),
             secret_access_key: Some("secret".into()),
         },

@@ -69,3 +69,55 @@ impl CompiledFilters {
         all.remove(&mapping.id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use shardmill_core::mapping::{Policy, StartingPosition};
+    use shardmill_core::{Scope, StreamId, UnixMillis};
+
+    use super::*;
+    use crate::mapping::Origin;
+
+    fn mapping(pattern: &str) -> Mapping {
+        Mapping {
+            id: "m".into(),
+            name: "m".into(),
+            scope: Scope::default(),
+            stream: "in".parse().unwrap(),
+            stream_id: StreamId(1),
+            function: "f".into(),
+            starting_position: StartingPosition::Latest,
+            policy: Policy {
+                filter_criteria: vec![pattern.into()],
+                ..Policy::aws()
+            },
+            enabled: true,
+            last_modified: UnixMillis(0),
+            origin: Origin::Api,
+            epoch: 0,
+            deleting: false,
+            on_failure: None,
+        }
+    }
+
+    #[test]
+    fn a_mappings_filters_are_compiled_once_until_they_change() {
+        // Every poller compiled them for itself.
+        let all = CompiledFilters::default();
+        let compiled = |mapping: &Mapping| {
+            let Filters(criteria) = all.of(mapping).unwrap();
+            let text = criteria.patterns().next().map(str::to_owned);
+            let place = criteria.patterns().next().map(str::as_ptr);
+            (text, place)
+        };
+        let (old, new) = (
+            mapping(r#"{"data":{"a":[1]}}"#),
+            mapping(r#"{"data":{"a":[2]}}"#),
+        );
+        let first = compiled(&old);
+        assert_eq!(compiled(&old), first);
+        let changed = compiled(&new);
+        assert_eq!(changed.0.as_deref(), Some(r#"{"data":{"a":[2]}}"#));
+        assert_eq!(compiled(&new), changed);
+    }
+}

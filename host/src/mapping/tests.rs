@@ -39,8 +39,9 @@ mod windows;
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
-/// A handler that obeys its records: `ok`, `trap`, `spin`, `error`, `panic` (of the host), `emit NAME`, `add` (adds one
-/// to the key's value of keyed state). Every record that is done adds one to `done`.
+/// A handler that obeys its records: `ok`, `trap`, `spin`, `slow`, `huge`, `exit`, `error`,
+/// `panic` (of the host), `emit NAME`, `add` (adds one to the key's value of keyed state). Every
+/// record that is done adds one to `done`.
 struct Script {
     carrier: Carrier,
     /// Records of each invocation, and the request id.
@@ -54,6 +55,10 @@ struct Script {
     response: Mutex<Option<String>>,
     /// How many of the next invocations the host has no room for.
     throttles: AtomicUsize,
+    /// Request ids of those.
+    throttled: Mutex<Vec<String>>,
+    /// How many of the next final invocations of windows fail.
+    failing_finals: AtomicUsize,
     /// Whether records that are bad are taken as good.
     healed: std::sync::atomic::AtomicBool,
     /// The stream that the final invocation of a window emits to, after it has counted `closed`.
@@ -99,6 +104,8 @@ impl Sandbox for Script {
             let left = |n: usize| n.checked_sub(1);
             if self.throttles.fetch_update(SeqCst, SeqCst, left).is_ok() {
                 let reason = "no room".into();
+                let id = invocation.context.request_id.clone();
+                self.throttled.lock().unwrap().push(id);
                 return report(Outcome::Throttled { reason }, Effects::default());
             }
             self.run(&invocation)
@@ -163,6 +170,16 @@ impl Script {
                     allowed: 7,
                     frames: Vec::new(),
                 }),
+                "slow" => Some(Cause::TimedOut {
+                    allowed: Duration::from_secs(3),
+                    fuel_used: 7,
+                }),
+                "huge" => Some(Cause::OutOfMemory {
+                    asked: 2,
+                    allowed: 1,
+                    frames: Vec::new(),
+                }),
+                "exit" => Some(Cause::Exited { code: 1 }),
                 "error" => Some(Cause::HandlerError {
                     error_type: "Bad".into(),
                     message: data.clone(),
@@ -238,6 +255,21 @@ impl Script {
             UnixMillis(0) => String::new(),
             _ => self.window(invocation, records.len()),
         };
+        let is_final = invocation.context.flags & 1 == 1;
+        let left = |n: usize| n.checked_sub(1);
+        if is_final
+            && self
+                .failing_finals
+                .fetch_update(SeqCst, SeqCst, left)
+                .is_ok()
+        {
+            let cause = Cause::Exited { code: 1 };
+            let failure = Failure {
+                cause,
+                record: None,
+            };
+            return report(Outcome::Failed(failure), Effects::default());
+        }
         let response = self.response.lock().unwrap().clone();
         if let (Some(response), Input::Event { json, .. }) = (response, &invocation.input) {
             let text = with_numbers(&response, json);
@@ -282,6 +314,11 @@ impl Script {
     /// Has no room for the next `count` invocations.
     fn throttle(&self, count: usize) {
         self.throttles.store(count, SeqCst);
+    }
+
+    /// Fails the next `count` final invocations of windows.
+    fn fail_finals(&self, count: usize) {
+        self.failing_finals.store(count, SeqCst);
     }
 
     /// From now on every record is good.
@@ -436,6 +473,8 @@ impl World {
             next_takes: Mutex::default(),
             response: Mutex::default(),
             throttles: AtomicUsize::new(0),
+            throttled: Mutex::default(),
+            failing_finals: AtomicUsize::new(0),
             healed: false.into(),
             at_the_end: Mutex::default(),
             fails_at_the_end: false.into(),
@@ -511,22 +550,22 @@ impl World {
         policy: Policy,
         starting_position: StartingPosition,
     ) -> Mapping {
-        self.mappings
-            .create(
-                &Scope::default(),
-                CreateMapping {
-                    name: Some("m".into()),
-                    stream: "in".parse().unwrap(),
-                    function: "f".into(),
-                    starting_position,
-                    policy,
-                    enabled: true,
-                    origin,
-                    on_failure: None,
-                },
-            )
-            .await
-            .unwrap()
+        let request = CreateMapping {
+            starting_position,
+            origin,
+            ..request(policy)
+        };
+        let created = self.mappings.create(&Scope::default(), request).await;
+        created.unwrap()
+    }
+
+    async fn change_policy(&self, policy: Policy) {
+        let change = UpdateMapping {
+            policy: Some(policy),
+            ..UpdateMapping::default()
+        };
+        let changed = self.mappings.update(&Scope::default(), "m", change).await;
+        changed.unwrap();
     }
 
     async fn put(&self, records: impl IntoIterator<Item = (String, String)>) {
@@ -726,6 +765,20 @@ impl World {
     async fn finish(mut self) {
         self.stop.cancel();
         self.running.take().unwrap().await.unwrap();
+    }
+}
+
+/// The mapping `m` of `in` and `f`.
+fn request(policy: Policy) -> CreateMapping {
+    CreateMapping {
+        name: Some("m".into()),
+        stream: "in".parse().unwrap(),
+        function: "f".into(),
+        starting_position: StartingPosition::TrimHorizon,
+        policy,
+        enabled: true,
+        origin: Origin::Manifest,
+        on_failure: None,
     }
 }
 

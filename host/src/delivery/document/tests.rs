@@ -123,6 +123,20 @@ fn every_condition_has_its_golden_document() {
 }
 
 #[test]
+fn the_approximate_invoke_count_is_one_if_no_handler_ran() {
+    let (scope, batch) = (scope(), batch());
+    for (invocations, count) in [(0, 1), (1, 1), (8, 8)] {
+        let given_up = GivenUp {
+            invocations,
+            ..given_up(&scope, &batch, Reason::RecordAgeExceeded)
+        };
+        let made = document(&given_up).unwrap();
+        let wanted = format!("\"approximateInvokeCount\":{count}}}");
+        assert!(made.get().contains(&wanted), "{}", made.get());
+    }
+}
+
+#[test]
 fn records_that_retention_trimmed_are_not_reported() {
     let (scope, batch) = (scope(), batch());
     assert!(document(&given_up(&scope, &batch, Reason::Expired)).is_none());

@@ -1,6 +1,10 @@
 //! AWS's contract, row by row: Lambda developer guide, "Process Amazon Kinesis Data Streams
 //! records with Lambda", and what was recorded of it. Each test is named after its claim.
 
+mod delivery;
+mod failure;
+mod resource;
+
 use super::*;
 
 /// AWS's defaults with few retries and no split, so that each row stands by itself.
@@ -194,6 +198,8 @@ async fn a_throttle_uses_no_attempt_and_the_batch_keeps_its_request_id() {
     world.drained().await;
     assert_eq!((world.counter("done"), world.failures().len()), (1, 0));
     assert_eq!(world.view().await.metrics.throttles, 5);
+    let (_, id) = world.script.seen.lock().unwrap()[0].clone();
+    assert_eq!(*world.script.throttled.lock().unwrap(), vec![id; 5]);
     world.finish().await;
 }
 

@@ -138,14 +138,109 @@ async fn an_answer_without_state_is_a_function_error() {
             ..windows(10)
         })
         .await;
+    world.script.answer("{}");
     world.start();
-    // The event-mode script answers `Ok` with its count, which is JSON; an error gives none.
-    world.put_all(["error"]).await;
+    world.put_all(["ok 1"]).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let failures = world.failures();
     assert_eq!(failures.len(), 1);
     assert_eq!(failures[0].invocations, 2);
+    let Some(Cause::BadAnswer { reason }) = &failures[0].cause else {
+        panic!("{:?}", failures[0].cause);
+    };
+    assert!(reason.contains("needs the window's `state`"), "{reason}");
     assert_eq!(world.cursor().window, None, "no window opened");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_window_item_failures_count_only_when_they_are_reported() {
+    let response = r#"{"state":{"n":1},"batchItemFailures":[{"itemIdentifier":"{1}"}]}"#;
+    for (reported, sizes) in [(false, vec![3]), (true, vec![3, 2])] {
+        let mut world = World::new(EVENT, 1).await;
+        let policy = Policy {
+            report_batch_item_failures: reported,
+            maximum_retry_attempts: Some(0),
+            bisect_batch_on_function_error: false,
+            ..windows(10)
+        };
+        world.map(policy).await;
+        world.script.answer(response);
+        world.start();
+        world.put_all(["ok 0", "ok 1", "ok 2"]).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(world.sizes(), sizes, "reported: {reported}");
+        world.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_call_of_every_window_has_the_state_of_nothing() {
+    let mut world = World::new(BATCH, 1).await;
+    world.map(windows(10)).await;
+    world.start();
+    for record in ["ok 1", "ok 2", "ok 3"] {
+        world.put_all([record]).await;
+        tokio::time::sleep(2 * MINUTE).await;
+    }
+    let seen = world.script.windows.lock().unwrap().clone();
+    let first: Vec<&str> = seen
+        .iter()
+        .filter(|(.., flags, _)| *flags == 0)
+        .map(|(_, state, ..)| state.as_str())
+        .collect();
+    assert_eq!(first, ["{}"; 3]);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_final_invocation_that_fails_suspends_the_shard_until_retries_or_age_end_it() {
+    for (retries, age, reason) in [
+        (Some(3), None, Reason::RetryAttemptsExhausted),
+        (None, Some(MINUTE), Reason::RecordAgeExceeded),
+    ] {
+        let mut world = World::new(BATCH, 1).await;
+        let policy = Policy {
+            maximum_retry_attempts: retries,
+            maximum_record_age: age,
+            ..windows(10)
+        };
+        world.map(policy).await;
+        world.start();
+        let (_, left) = window_now(&world);
+        world.put_all(["ok 1"]).await;
+        world.until(async |w| w.counter("done") == 1).await;
+        world.script.fail_finals(usize::MAX);
+        tokio::time::sleep(left + Duration::from_millis(10)).await;
+        world.put_all(["ok 2"]).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(world.counter("done"), 1, "the shard waits");
+        world.until(async |w| w.counter("done") == 2).await;
+        let failures = world.failures();
+        assert_eq!((failures.len(), failures[0].reason), (1, reason));
+        assert_eq!(failures[0].records, 0, "it had none");
+        if let Some(retries) = retries {
+            assert_eq!(failures[0].invocations, 1 + retries);
+        }
+        world.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_final_invocation_that_succeeds_at_last_lets_the_shard_go_on() {
+    let mut world = World::new(BATCH, 1).await;
+    world.map(windows(10)).await;
+    world.start();
+    let (_, left) = window_now(&world);
+    world.put_all(["ok 1"]).await;
+    world.until(async |w| w.counter("done") == 1).await;
+    world.script.fail_finals(2);
+    tokio::time::sleep(left + Duration::from_millis(10)).await;
+    world.put_all(["ok 2"]).await;
+    world.until(async |w| w.counter("done") == 2).await;
+    assert_eq!(world.failures().len(), 0);
+    let metrics = world.view().await.metrics;
+    assert_eq!((metrics.failed_invocations, metrics.windows_closed), (2, 1));
     world.finish().await;
 }
 
