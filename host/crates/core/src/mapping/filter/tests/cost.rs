@@ -97,7 +97,7 @@ fn steps_are_those_of_all_filters_together() {
     let pattern = wide(|n| format!("{{\"prefix\":\"{n}\"}}"));
     let data = format!("{{\"v\":[{}]}}", list(10_000, "\"x\""));
     assert_eq!(verdict(&compile(&pattern), &data), Verdict::NoMatch);
-    let criteria = FilterCriteria::compile(&vec![&pattern; 10]).expect("criteria");
+    let criteria = FilterCriteria::compile(&[&pattern; 10]).expect("criteria");
     assert_eq!(verdict(&criteria, &data), Verdict::TooCostly);
 }
 
