@@ -4,12 +4,9 @@
 //!   many records in 8 shards. The pollers run already, and wait with a batch of one record each
 //!   until the rest is in the store; blocks have 500 records on both sides. On one core.
 //! - *idle*: CPU of the whole process over five seconds in which nothing is put, in cores.
-//! - *memory*: what the process grows by when the thousand pollers start, for each of them, its
-//!   checkpoint in the store included.
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use shardmill::clock::Clock;
 use shardmill_core::mapping::Policy;
 
@@ -87,14 +84,8 @@ fn idle(bench: &mut Bench) -> anyhow::Result<()> {
     let clock = Clock::system();
     let pollers = Pollers::start(server::memory(clock), clock, MANY, Duration::ZERO)?;
     settle(&pollers);
-    let before = resident_bytes()?;
     map(&pollers)?;
     settle(&pollers);
-    let grown = resident_bytes()? - before;
-    bench.add("memory per idle poller", |group, name| {
-        let per_poller = grown / f64::from(MANY);
-        Row::new(group, name, Figure::of(Unit::Bytes, [per_poller]))
-    });
     let mut shares = Vec::new();
     let turns = bench.choose(2, 1);
     for turn in 0..turns {
@@ -130,13 +121,4 @@ fn settle(pollers: &Pollers) {
             return;
         }
     }
-}
-
-/// Memory of this process that is in use, bytes.
-fn resident_bytes() -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    let kib: f64 = kib.context("find VmRSS in /proc/self/status")?.parse()?;
-    Ok(kib * 1024.0)
 }

@@ -5,7 +5,8 @@
 //!   midst of puts, where it has to recover what came after its tables were last durable. The
 //!   limit is a process that does nothing: `shardmill --version`.
 //! - *idle memory*: resident bytes (`VmRSS`, the binary's own pages included) 3 s after the start;
-//!   with nothing, and with the clickstream handler deployed and mapped.
+//!   with nothing, and with the clickstream handler deployed and mapped to a stream of 4 shards
+//!   and of 1,000: what the second holds more is the cost of a shard and its poller.
 
 use std::path::Path;
 use std::process::Command;
@@ -104,20 +105,37 @@ fn full(bench: &mut Bench) -> anyhow::Result<()> {
 }
 
 fn with_handler(bench: &mut Bench) -> anyhow::Result<()> {
-    let mut memory = Vec::new();
+    let (mut few, mut more) = (Vec::new(), Vec::new());
     for turn in 0..bench.choose(3, 1) {
         bench.turn("memory with a handler", turn, 3);
-        let folder = bench.folder()?;
-        let manifest = folder.path().join("shardmill.toml");
-        std::fs::copy(
-            bench.guest_file("clickstream"),
-            folder.path().join("clickstream.wasm"),
-        )?;
-        std::fs::write(
-            &manifest,
+        let small = mapped_memory(bench, 4)?;
+        few.push(small);
+        more.push((mapped_memory(bench, 1_000)? - small) / 996.0);
+    }
+    bench.add("idle memory, clickstream deployed", |group, name| {
+        Row::new(group, name, Figure::of(Unit::Bytes, few))
+    });
+    bench.add(
+        "idle memory, each further shard and poller",
+        |group, name| Row::new(group, name, Figure::of(Unit::Bytes, more)),
+    );
+    Ok(())
+}
+
+/// Resident bytes of a host with the clickstream handler mapped to so many shards.
+fn mapped_memory(bench: &Bench, shards: u32) -> anyhow::Result<f64> {
+    let folder = bench.folder()?;
+    let manifest = folder.path().join("shardmill.toml");
+    std::fs::copy(
+        bench.guest_file("clickstream"),
+        folder.path().join("clickstream.wasm"),
+    )?;
+    std::fs::write(
+        &manifest,
+        format!(
             r#"[[stream]]
 name = "clicks"
-shards = 4
+shards = {shards}
 
 [[function]]
 name = "clickstream"
@@ -127,17 +145,14 @@ wasm = "clickstream.wasm"
 name = "clicks"
 stream = "clicks"
 function = "clickstream"
-"#,
-        )?;
-        let process = Process::start(folder.path(), Some(&manifest))?;
-        std::thread::sleep(SETTLE);
-        memory.push(process.memory_bytes("VmRSS")? as f64);
-        process.stop()?;
-    }
-    bench.add("idle memory, clickstream deployed", |group, name| {
-        Row::new(group, name, Figure::of(Unit::Bytes, memory))
-    });
-    Ok(())
+"#
+        ),
+    )?;
+    let process = Process::start(folder.path(), Some(&manifest))?;
+    std::thread::sleep(SETTLE);
+    let memory = process.memory_bytes("VmRSS")? as f64;
+    process.stop()?;
+    Ok(memory)
 }
 
 /// A process, and how long it took from its start to its first answer.
