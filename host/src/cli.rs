@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use shardmill_core::{Region, Scope, TenantId};
 
-use crate::serve::NewSandbox;
+use crate::serve::{NewSandbox, NewSimulated};
 use client::Client;
 
 /// Runs WebAssembly handlers on streams of records, with the semantics of Kinesis and Lambda.
@@ -109,7 +109,7 @@ impl Connection {
 
 /// Parses the arguments and runs the command. `sandbox` makes the machine that `serve` runs
 /// guests on, `simulated` one for `test`, where they run on simulated time.
-pub fn main(sandbox: NewSandbox, simulated: NewSandbox) -> ExitCode {
+pub fn main(sandbox: NewSandbox, simulated: NewSimulated) -> ExitCode {
     let command = match Arguments::parse().command {
         AnyCommand::Now(command) => *command,
         // Each scenario has a runtime of its own, with a clock of its own.

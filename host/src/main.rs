@@ -1,13 +1,33 @@
 //! The binary: the command line, with wasmtime as the sandbox.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use shardmill_sandbox::{SandboxConfig, WasmSandbox};
+use shardmill_core::Sandbox;
+use shardmill_sandbox::{
+    COMPILE_MODULE, CompilerConfig, SandboxConfig, WasmSandbox, compile_module,
+};
 
 fn main() -> ExitCode {
-    shardmill::cli::main(
-        || Ok(Arc::new(WasmSandbox::new(SandboxConfig::default())?)),
-        || Ok(Arc::new(WasmSandbox::new(SandboxConfig::simulated())?)),
-    )
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments
+        .next()
+        .is_some_and(|first| first == COMPILE_MODULE)
+    {
+        return compile_module(arguments);
+    }
+    shardmill::cli::main(contained, || {
+        Ok(Arc::new(WasmSandbox::new(SandboxConfig::simulated())?))
+    })
+}
+
+/// The machine of a host: modules are compiled in a child process, and kept in `artifacts`.
+fn contained(artifacts: Option<&Path>) -> anyhow::Result<Arc<dyn Sandbox>> {
+    let compiler = CompilerConfig::this_program(artifacts.map(Path::to_owned));
+    let config = SandboxConfig {
+        compiler: Some(compiler),
+        ..SandboxConfig::default()
+    };
+    Ok(Arc::new(WasmSandbox::new(config)?))
 }

@@ -5,7 +5,7 @@
 //! 10 s, then they are cut off, which is safe because they are repeated; last the store closes.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,9 +27,13 @@ use crate::services::Services;
 use crate::workloads::Workloads;
 use crate::{janitor, server};
 
-/// Makes the machine that guests run on. The library does not name it, so that its tests need
-/// not link it.
-pub type NewSandbox = fn() -> anyhow::Result<Arc<dyn Sandbox>>;
+/// Makes the machine that guests run on, which keeps what it compiles in a folder, if there is one.
+/// The library does not name it, so that its tests need not link it.
+pub type NewSandbox = fn(Option<&Path>) -> anyhow::Result<Arc<dyn Sandbox>>;
+
+/// Makes a sandbox whose guests run on simulated time. What they are compiled from is one's own, so
+/// this process compiles it.
+pub type NewSimulated = fn() -> anyhow::Result<Arc<dyn Sandbox>>;
 
 /// How long requests and batches may take to finish when the host stops.
 const GRACE: Duration = Duration::from_secs(10);
@@ -40,6 +44,9 @@ const CUT_OFF: Duration = Duration::from_secs(1);
 /// Below the data folder: which batches are in flight, so that one that kills the process over
 /// and over is given up.
 const NOTES: &str = "in-flight";
+
+/// Below the data folder: compiled modules. May be removed while no host runs.
+const ARTIFACTS: &str = "artifacts";
 
 /// Runs a host until `shutdown` resolves. Writes one line to standard output when it is ready.
 ///
@@ -60,8 +67,9 @@ pub async fn run(
     let address = listener.local_addr().context("find out the port")?;
     let clock = Clock::system();
     let Opened { store, failure } = open(&config, clock).await?;
-    let sandbox = new_sandbox()?;
-    let notes = (config.store == StoreKind::Embedded).then(|| config.data_dir.join(NOTES));
+    let below = |name| (config.store == StoreKind::Embedded).then(|| config.data_dir.join(name));
+    let sandbox = new_sandbox(below(ARTIFACTS).as_deref())?;
+    let notes = below(NOTES);
     let mut delivery = config.delivery;
     delivery.allowed.data_dir = Some(config.data_dir);
     delivery.allowed.strangers = !config.listen.ip().is_loopback();

@@ -11,7 +11,7 @@ use shardmill_core::Sandbox;
 
 use super::print;
 use crate::scenario::{Cached, Scenario};
-use crate::serve::NewSandbox;
+use crate::serve::NewSimulated;
 
 /// Folders of this name are looked into below a folder that is named.
 const FOLDER: &str = "scenarios";
@@ -34,7 +34,7 @@ pub(super) struct Arguments {
 }
 
 /// Runs all scenarios, whatever becomes of each. `sandbox` makes one whose guests do not wait.
-pub(super) fn run(arguments: &Arguments, sandbox: NewSandbox) -> anyhow::Result<ExitCode> {
+pub(super) fn run(arguments: &Arguments, sandbox: NewSimulated) -> anyhow::Result<ExitCode> {
     let mut files = Vec::new();
     for path in &arguments.paths {
         let before = files.len();

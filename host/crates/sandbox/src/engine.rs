@@ -4,8 +4,10 @@
 //! toolchain for handlers needs are off, and whatever could make two runs of the same inputs
 //! differ.
 
+use std::hash::{Hash as _, Hasher};
 use std::num::NonZeroUsize;
 
+use sha2::{Digest as _, Sha256};
 use shardmill_core::limits::MAX_MEMORY_BYTES;
 use wasmtime::{
     Config, Enabled, Engine, Inlining, InstanceAllocationStrategy, OptLevel,
@@ -31,9 +33,49 @@ const HOST_STACK_BYTES: usize = 2 << 20;
 
 /// An engine with a pool for `slots` instances at a time, served by `threads` threads.
 pub(crate) fn build(slots: u32, threads: usize) -> Result<Engine> {
+    let mut config = config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(slots, threads)));
+    Engine::new(&config)
+}
+
+/// An engine that compiles for the others and runs nothing: it has no pool, whose address space
+/// would not fit under a limit.
+pub(crate) fn of_compiler() -> Result<Engine> {
+    let mut config = config();
+    config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    Engine::new(&config)
+}
+
+/// What an artifact has to have in common with the engine that runs it, in hexadecimal.
+pub(crate) fn fingerprint(engine: &Engine) -> String {
+    let mut sum = Sum(Sha256::new_with_prefix(NAME));
+    engine.precompile_compatibility_hash().hash(&mut sum);
+    let digest = sum.0.finalize();
+    digest[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// A hasher whose result no release of the standard library changes.
+struct Sum(Sha256);
+
+impl Hasher for Sum {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        let digest = self.0.clone().finalize();
+        digest[..8]
+            .iter()
+            .fold(0, |n, byte| n << 8 | u64::from(*byte))
+    }
+}
+
+fn config() -> Config {
     let mut config = Config::new();
     config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(slots, threads)))
         .memory_init_cow(true)
         .cranelift_opt_level(OptLevel::Speed)
         .compiler_inlining(Inlining::Yes)
@@ -48,7 +90,7 @@ pub(crate) fn build(slots: u32, threads: usize) -> Result<Engine> {
         // Line numbers would be read from the guest's own debug sections, in this process, at each trap.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .wasm_backtrace_max_frames(NonZeroUsize::new(MAX_FRAMES));
-    Engine::new(&config)
+    config
 }
 
 fn pool(slots: u32, threads: usize) -> PoolingAllocationConfig {
@@ -77,6 +119,12 @@ fn pool(slots: u32, threads: usize) -> PoolingAllocationConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_compiler_compiles_for_the_engine_with_the_pool() {
+        let (compiler, pool) = (of_compiler().unwrap(), build(4, 1).unwrap());
+        assert_eq!(fingerprint(&compiler), fingerprint(&pool));
+    }
 
     #[test]
     fn the_name_is_that_of_the_engine_which_is_linked() {

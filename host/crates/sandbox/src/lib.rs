@@ -14,9 +14,12 @@
 //! - `calls`, `effects`: the host calls and what they leave; `wasi`, `output`: the little of WASI
 //!   that there is
 //! - `limiter`, `trap`: growth, and how a failure is told
-//! - `module`, `engine`: compiling and checking, before any of this
+//! - `module`, `engine`: checking, before any of this; `compiler`, the child process that compiles,
+//!   and `artifacts`, what it made
 
+mod artifacts;
 mod calls;
+mod compiler;
 mod effects;
 mod engine;
 mod guest;
@@ -33,4 +36,5 @@ mod wasi;
 #[cfg(test)]
 mod tests;
 
+pub use compiler::{COMPILE_MODULE, CompilerConfig, compile_module};
 pub use sandbox::{InUse, SandboxConfig, StartError, WasmSandbox};

@@ -1,5 +1,4 @@
-//! Compiles an upload and checks that it is a handler: kind of file, size, imports, exports, ABI.
-//! Nothing of it runs here but its start function and `shardmill_abi_v1`, on an instance that is
+//! Checks that an upload is a handler: kind of file, size, imports, exports, ABI. Nothing of it runs here but its start function and `shardmill_abi_v1`, on an instance that is
 //! thrown away, by `instance::ask_abi`.
 
 use bytes::Bytes;
@@ -56,21 +55,25 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     Ok(linker)
 }
 
-/// Compiles and checks `wasm`. Takes CPU time in proportion to its size.
-pub(crate) fn compile(
-    linker: &Linker<Guest>,
-    wasm: &[u8],
-    allowed: usize,
-) -> Result<Code, LoadError> {
+/// What can be said of an upload without compiling it.
+pub(crate) fn check_upload(wasm: &[u8], allowed: usize) -> Result<(), LoadError> {
     if wasm.len() > allowed {
         return Err(LoadError::TooLarge {
             size: wasm.len(),
             allowed,
         });
     }
-    refuse_by_kind(wasm)?;
-    let module = wasmtime::Module::from_binary(linker.engine(), wasm)
-        .map_err(|error| LoadError::Invalid(format!("{error:#}")))?;
+    refuse_by_kind(wasm)
+}
+
+/// Compiles in this process. Takes CPU time without a bound.
+pub(crate) fn compile(engine: &Engine, wasm: &[u8]) -> Result<wasmtime::Module, LoadError> {
+    wasmtime::Module::from_binary(engine, wasm)
+        .map_err(|error| LoadError::Invalid(format!("{error:#}")))
+}
+
+/// Links what is compiled, and finds its exports.
+pub(crate) fn link(linker: &Linker<Guest>, module: &wasmtime::Module) -> Result<Code, LoadError> {
     for import in module.imports() {
         if import.module() != wasi::MODULE && import.module() != calls::MODULE {
             return Err(LoadError::Import {
@@ -79,8 +82,8 @@ pub(crate) fn compile(
             });
         }
     }
-    let exports = exports(&module)?;
-    let pre = linker.instantiate_pre(&module).map_err(|error| {
+    let exports = exports(module)?;
+    let pre = linker.instantiate_pre(module).map_err(|error| {
         match error.downcast_ref::<UnknownImportError>() {
             Some(unknown) => LoadError::Import {
                 module: unknown.module().into(),

@@ -17,6 +17,8 @@ use shardmill_core::{Outcome, Sandbox};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use wasmtime::{Engine, Linker};
 
+use crate::artifacts::Artifacts;
+use crate::compiler::CompilerConfig;
 use crate::engine;
 use crate::guest::Guest;
 use crate::instance::{self, Reservation};
@@ -44,6 +46,9 @@ pub struct SandboxConfig {
     pub admission_timeout: Duration,
     /// Largest module, bytes. Default: 64 MiB.
     pub max_module_bytes: usize,
+    /// The child process that compiles, and where artifacts are kept. Default: modules are compiled
+    /// in this process, which is for modules that one trusts.
+    pub compiler: Option<CompilerConfig>,
     /// Whether guests run on simulated time: their running takes none, and their sleeping is over
     /// at once, though it counts towards their timeout; [`Usage::duration`] is what they slept. What
     /// stops a guest that only runs is its fuel. Default: no.
@@ -58,6 +63,7 @@ impl Default for SandboxConfig {
             concurrency: 256,
             admission_timeout: Duration::from_secs(10),
             max_module_bytes: 64 << 20,
+            compiler: None,
             simulated_time: false,
         }
     }
@@ -92,6 +98,8 @@ pub struct InUse {
 pub struct WasmSandbox {
     config: SandboxConfig,
     engine: Engine,
+    fingerprint: String,
+    artifacts: Option<Arc<Artifacts>>,
     linker: Arc<Linker<Guest>>,
     invokers: Invokers,
     slots: Arc<Semaphore>,
@@ -116,8 +124,22 @@ impl WasmSandbox {
         let linker = module::linker(&engine).map_err(|error| StartError(format!("{error:#}")))?;
         let invokers = Invokers::start(config.invoker_threads)
             .map_err(|error| StartError(error.to_string()))?;
+        let fingerprint = engine::fingerprint(&engine);
+        let folder = config
+            .compiler
+            .as_ref()
+            .and_then(|c| c.artifacts.as_deref());
+        let artifacts = folder.and_then(|folder| {
+            let opened = Artifacts::open(folder, &fingerprint);
+            let opened = opened.inspect_err(|error| {
+                tracing::warn!(%error, folder = %folder.display(), "compiled modules are not kept");
+            });
+            opened.ok().map(Arc::new)
+        });
         Ok(Self {
             engine,
+            fingerprint,
+            artifacts,
             linker: Arc::new(linker),
             invokers,
             slots: Arc::new(Semaphore::new(concurrency as usize)),
@@ -145,15 +167,23 @@ impl WasmSandbox {
         let refused = |why: &str| LoadError::Refused(format!("module could not be loaded: {why}"));
         let turn = Arc::clone(&self.loads).acquire_owned().await;
         let turn = turn.map_err(|_| refused("the sandbox is closed"))?;
-        let (linker, allowed) = (Arc::clone(&self.linker), self.config.max_module_bytes);
-        // A compiler cannot be stopped, so it keeps the turn even when nobody waits any more.
-        let compiled = tokio::task::spawn_blocking(move || {
-            let code = module::compile(&linker, &wasm, allowed)?;
-            Ok((code, module::digest(&wasm), turn))
+        module::check_upload(&wasm, self.config.max_module_bytes)?;
+        let digest = module::digest(&wasm);
+        let artifact = match &self.config.compiler {
+            Some(compiler) => Some(self.artifact(compiler, &wasm, &digest).await?),
+            None => None,
+        };
+        let (linker, engine) = (Arc::clone(&self.linker), self.engine.clone());
+        // A compiler in this process cannot be stopped, so it keeps the turn even when nobody waits
+        // any more.
+        let linked = tokio::task::spawn_blocking(move || {
+            let module = match artifact {
+                Some(module) => module,
+                None => module::compile(&engine, &wasm)?,
+            };
+            Ok((module::link(&linker, &module)?, turn))
         });
-        let (code, digest, turn) = compiled
-            .await
-            .map_err(|_| refused("the compiler failed"))??;
+        let (code, turn) = linked.await.map_err(|_| refused("the compiler failed"))??;
         let (code, carrier) = self
             .ask_abi(code, turn)
             .await
@@ -163,6 +193,44 @@ impl WasmSandbox {
             carrier: carrier?,
             code,
         }))
+    }
+
+    /// What the child process has made of a module: now, or before.
+    async fn artifact(
+        &self,
+        compiler: &CompilerConfig,
+        wasm: &[u8],
+        digest: &str,
+    ) -> Result<wasmtime::Module, LoadError> {
+        let refused =
+            |why: String| LoadError::Refused(format!("module could not be loaded: {why}"));
+        if let Some(artifacts) = self.artifacts.clone() {
+            let (engine, digest) = (self.engine.clone(), digest.to_owned());
+            let found = tokio::task::spawn_blocking(move || artifacts.load(&engine, &digest));
+            if let Ok(Some(module)) = found.await {
+                return Ok(module);
+            }
+        }
+        let began = tokio::time::Instant::now();
+        let artifact = compiler.compile(wasm, &self.fingerprint).await?;
+        tracing::debug!(digest, bytes = artifact.len(), took = ?began.elapsed(), "compiled");
+        let (artifacts, engine) = (self.artifacts.clone(), self.engine.clone());
+        let digest = digest.to_owned();
+        let loaded = tokio::task::spawn_blocking(move || {
+            if let Some(artifacts) = artifacts {
+                match artifacts.keep(&digest, &artifact) {
+                    Ok(()) => {
+                        if let Some(module) = artifacts.load(&engine, &digest) {
+                            return Ok(module);
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, "a compiled module is not kept"),
+                }
+            }
+            Artifacts::just_made(&engine, &artifact)
+        });
+        let loaded = loaded.await.map_err(|error| refused(error.to_string()))?;
+        loaded.map_err(|error| refused(format!("{error:#}")))
     }
 
     /// Asks for the carrier on an invoker's thread, in turn with the attempts.
