@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::attempt::Ended;
-pub(super) use self::attempt::{Job, Place};
+pub(super) use self::attempt::{Job, Place, limits_of};
 use super::filters::Filters;
 use super::in_flight::InFlight;
 use super::metrics::{MappingMetrics, ShardMetrics};

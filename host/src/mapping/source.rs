@@ -12,6 +12,9 @@ use shardmill_store::{ReadError, ReadLimit, Seek, Store};
 /// Bytes that one read of the store brings at the most, so that a large batch comes in steps.
 const READ_BYTES: usize = 4 << 20;
 
+/// Bytes of a part's records to be parked, above which the part is cut.
+const MAX_PARKED_BYTES: usize = 8 << 20;
+
 /// A shard as a source of records.
 pub(super) struct Source {
     pub(super) store: Arc<dyn Store>,
@@ -99,6 +102,7 @@ impl Source {
         let Span { from, to } = part.span;
         let mut read = PartRead::default();
         let (mut count, mut bytes) = (0, 0);
+        let (mut parked_count, mut parked_bytes) = (0, 0);
         let mut at = from;
         while at < to {
             let records = (to.record - at.record) as usize + 1;
@@ -129,7 +133,15 @@ impl Source {
                             (count, bytes) = (count + 1, bytes + more);
                             read.batch.push_record(&block, index);
                         }
-                        Sorted::Park => read.parked.push_record(&block, index),
+                        Sorted::Park => {
+                            if parked_count == limit.records || parked_bytes > MAX_PARKED_BYTES {
+                                read.more = Some(here);
+                                return Ok(read);
+                            }
+                            parked_count += 1;
+                            parked_bytes += record.payload_bytes();
+                            read.parked.push_record(&block, index);
+                        }
                         Sorted::Drop | Sorted::NotJson => {}
                     }
                 }

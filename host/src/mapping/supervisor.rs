@@ -329,7 +329,8 @@ impl Supervisor {
             Err(error) => {
                 let mapping = &running.mapping;
                 let why = format!(
-                    "a bug in the host: {error}; it begins anew when the host is restarted, or                      the mapping is changed or resumed"
+                    "a bug in the host: {error}; it begins anew when the host is restarted, \
+                     or the mapping is changed or resumed"
                 );
                 tracing::error!(mapping = mapping.name, worker = ?id.1, %error, "a worker died");
                 self.inner.note_dead(id, mapping, &why);

@@ -239,7 +239,7 @@ impl Script {
                 },
             ));
         }
-        if self.fails_at_the_end.load(SeqCst) {
+        if self.fails_at_the_end.load(SeqCst) && !self.healed.load(SeqCst) {
             let cause = Cause::HandlerError {
                 error_type: "Down".into(),
                 message: "the database is down".into(),

@@ -10,6 +10,7 @@ use super::ledger::KeptBatch;
 use super::{FailureEntry, Replay, Room};
 use crate::functions::to_json;
 use crate::mapping::commit::{Attempt, GivenUp, Turn};
+use crate::mapping::poller::limits_of;
 use crate::mapping::resource::{Inner, Mapping, Origin};
 
 /// Bytes that an entry takes beside its blobs, about: a trap report of 40 frames has 4 KiB.
@@ -206,7 +207,7 @@ fn circumstances(turn: &Turn<'_>, given_up: &GivenUp, attempt: &Attempt, inner: 
         fuel_allowed: usage.fuel_allowed,
         memory_bytes: usage.memory_bytes,
         duration_micros: usage.duration.as_micros() as u64,
-        limits: turn.loaded.function.settings.limits.clone(),
+        limits: limits_of(turn.loaded, turn.window.is_some()),
         batch_len: turn.batch.len(),
         given_up_from: turn.batch.iter().position(|r| at_first(&r)).unwrap_or(0),
         engine: inner.sandbox.engine(),

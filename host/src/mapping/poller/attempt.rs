@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use shardmill_core::event::{EventSource, EventWindow};
-use shardmill_core::limits::MAX_EVENT_BYTES;
+use shardmill_core::limits::{FunctionLimits, MAX_EVENT_BYTES};
 use shardmill_core::mapping::{Part, Position, Span};
 use shardmill_core::sandbox::{Input, Invocation};
 use shardmill_core::{Batch, BatchContext, ShardId, UnixMillis};
@@ -107,6 +107,16 @@ impl Poller {
     }
 }
 
+/// The limits of an attempt.
+pub(in crate::mapping) fn limits_of(loaded: &Loaded, in_window: bool) -> FunctionLimits {
+    let mut limits = loaded.function.settings.limits.clone();
+    if in_window {
+        // A state that grows too large ends its window early; it is no fault of the answer's.
+        limits.answer_bytes = limits.answer_bytes.max(MAX_EVENT_BYTES);
+    }
+    limits
+}
+
 /// Where an attempt is made.
 pub(in crate::mapping) struct Place {
     pub(in crate::mapping) inner: Arc<Inner>,
@@ -143,16 +153,11 @@ impl Place {
             },
         };
         let seed = self.seed(job);
-        let mut limits = loaded.function.settings.limits.clone();
-        if job.window.is_some() {
-            // A state that grows too large ends its window early; it is no fault of the answer's.
-            limits.answer_bytes = limits.answer_bytes.max(MAX_EVENT_BYTES);
-        }
         let invocation = Invocation {
             module: Arc::clone(&loaded.module),
             input,
             context: self.context(job),
-            limits,
+            limits: limits_of(loaded, job.window.is_some()),
             environment: Arc::clone(&loaded.environment),
             state: Arc::new(StoredState {
                 store: Arc::clone(&inner.store),

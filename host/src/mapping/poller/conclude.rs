@@ -333,7 +333,7 @@ impl Poller {
         tracing::warn!(mapping, %shard, reason, "throttled");
     }
 
-    fn note_breaker(&self, judgement: &Judgement) {
+    pub(super) fn note_breaker(&self, judgement: &Judgement) {
         let now = self.inner.clock.now();
         self.metrics.note_breaker(&self.mapping, judgement, now);
     }

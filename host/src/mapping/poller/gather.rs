@@ -6,8 +6,8 @@ use std::time::Duration;
 use shardmill_core::event::{EMPTY_EVENT_BYTES, EventSource, EventWindow};
 use shardmill_core::limits::MAX_EVENT_BYTES;
 use shardmill_core::mapping::{
-    Intake, MAX_WINDOW_STATE_BYTES, OnExhausted, Part, Position, Ready, Sorted, Span, WindowStep,
-    WindowView, Work, window_end, window_step,
+    Intake, Judgement, MAX_WINDOW_STATE_BYTES, OnExhausted, Part, Position, Ready, Sorted, Span,
+    WindowStep, WindowView, Work, window_end, window_step,
 };
 use shardmill_core::{Batch, RecordRef, UnixMillis};
 
@@ -147,8 +147,9 @@ impl Poller {
             Some(block) => block.position(0),
             None => self.source.floor().await?,
         };
-        if first > from {
-            self.skip_trimmed(first, loaded).await?;
+        if first > from && !self.skip_trimmed(first, loaded).await? {
+            // Nobody knows of the gap yet, so nothing behind it is taken.
+            return Ok(());
         }
         let json = self.event_source(loaded);
         let budget = self.batch_budget(json.as_ref(), loaded);
@@ -260,8 +261,10 @@ impl Poller {
             self.held[lane] = Some(job);
             return Ok(Err(expiry.map_or(at, |expiry| expiry.min(at))));
         }
-        if let Some(job) = self.after_deaths(lane, job, loaded).await? {
-            self.run_job(lane, job, loaded);
+        match self.after_deaths(lane, job, loaded).await? {
+            Some(job) => self.run_job(lane, job, loaded),
+            // The breaker may have let it through as the one that it tries.
+            None => self.note_breaker(&Judgement::Throttled(String::new())),
         }
         Ok(Ok(()))
     }

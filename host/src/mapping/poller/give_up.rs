@@ -27,6 +27,9 @@ impl Poller {
         job: Job,
         loaded: &Loaded,
     ) -> Result<Option<Job>, Trouble> {
+        if let Some(more) = job.more {
+            return self.split_at(lane, &job, more, loaded).await.map(|()| None);
+        }
         if !job.parked.is_empty() {
             return self.park_inside(lane, &job, loaded).await.map(|()| None);
         }
@@ -52,9 +55,6 @@ impl Poller {
         let expired = expired_len(&job.batch, policy, now);
         #[cfg(test)]
         let expired = self.inner.expired_in(&job.batch, expired);
-        if let Some(more) = job.more {
-            return self.split_at(lane, &job, more, loaded).await.map(|()| None);
-        }
         let json = self.event_source(loaded);
         let shard = self.source.shard.shard;
         let (span, batch, reason) = if let Some(lost) = job.lost {
@@ -211,15 +211,15 @@ impl Poller {
     }
 
     /// One entry for records that were trimmed before every lane has read them; the lanes go on
-    /// at `first`, the oldest record there is.
+    /// at `first`, the oldest record there is. Says whether they do: not after a conflict.
     pub(super) async fn skip_trimmed(
         &mut self,
         first: Position,
         loaded: &Loaded,
-    ) -> Result<(), Trouble> {
+    ) -> Result<bool, Trouble> {
         let before = self.lanes.clone();
         let Some(lost) = self.lanes.skip_trimmed(first) else {
-            return Ok(());
+            return Ok(true);
         };
         let job = Job::new(Part::fresh(lost, self.inner.request_id()), Batch::default());
         let given_up = GivenUp {
@@ -239,11 +239,16 @@ impl Poller {
             ..self.without_attempt(&job, self.cursor.clone(), loaded)
         };
         let committed = self.commit(change, None).await;
-        if !matches!(committed, Ok(Committed::Done)) {
-            // Nobody knows of them yet.
-            self.lanes = before;
+        match &committed {
+            Ok(Committed::Done) => {}
+            Ok(Committed::Conflict) => {
+                self.lanes = before;
+                // What was gathered may be what the conflict was about.
+                self.lanes.forget();
+            }
+            Err(_) => self.lanes = before,
         }
-        committed.map(|_| ())
+        committed.map(|committed| committed == Committed::Done)
     }
 
     /// Puts records of a part whose keys are parked into the side log; they are the part's no
