@@ -6,6 +6,7 @@
 
 mod access_log;
 mod cli;
+mod compile;
 mod crash;
 mod delivery;
 mod failures;
