@@ -87,7 +87,10 @@ async fn a_bomb_costs_the_host_an_error_and_nothing_else() {
     assert_eq!(ended.status.code(), Some(1), "{why}");
     assert!(why.contains("to compile: make it smaller"), "{why}");
     put(&host, 20).await;
-    until("all are done", async || host.counters("f")["done"] == 320).await;
+    until("all are done", async || {
+        host.counters("f").get("done") == Some(&320)
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -100,7 +103,10 @@ async fn a_start_compiles_nothing_unless_the_disk_has_spoilt_what_was_compiled()
     host.terminate();
     host.restart();
     put(&host, 1).await;
-    until("it is done", async || host.counters("f")["done"] == 1).await;
+    until("it is done", async || {
+        host.counters("f").get("done") == Some(&1)
+    })
+    .await;
     assert_eq!(written(&artifact), first, "it was not written again");
     host.terminate();
     let mut bytes = fs::read(&artifact).unwrap();
@@ -109,7 +115,10 @@ async fn a_start_compiles_nothing_unless_the_disk_has_spoilt_what_was_compiled()
     fs::write(&artifact, bytes).unwrap();
     host.restart();
     put(&host, 1).await;
-    until("both are done", async || host.counters("f")["done"] == 2).await;
+    until("both are done", async || {
+        host.counters("f").get("done") == Some(&2)
+    })
+    .await;
     assert_ne!(written(&artifact), first, "it was compiled again");
 }
 
@@ -124,4 +133,31 @@ fn artifact(host: &Host) -> PathBuf {
     let files = fs::read_dir(engine).unwrap().map(|e| e.unwrap().path());
     let mut artifacts = files.filter(|path| path.extension().is_none());
     artifacts.next().unwrap()
+}
+
+#[tokio::test]
+async fn a_start_loads_no_module_before_a_record_needs_it() {
+    let mut host = Host::with(&[], Some(&manifest()));
+    host.active("in").await;
+    put(&host, 1).await;
+    until("it is done", async || {
+        host.counters("f").get("done") == Some(&1)
+    })
+    .await;
+    let artifact = artifact(&host);
+    host.terminate();
+    // Without the manifest, which would compare the module with its file.
+    host.forget_manifest();
+    let mut bytes = fs::read(&artifact).unwrap();
+    bytes[0] ^= 1;
+    fs::write(&artifact, &bytes).unwrap();
+    host.restart();
+    host.drained("m").await;
+    assert_eq!(fs::read(&artifact).unwrap(), bytes, "nobody looked at it");
+    put(&host, 1).await;
+    until("both are done", async || {
+        host.counters("f").get("done") == Some(&2)
+    })
+    .await;
+    assert_ne!(fs::read(&artifact).unwrap(), bytes, "it was needed");
 }

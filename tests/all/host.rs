@@ -53,6 +53,14 @@ impl Host {
         host
     }
 
+    /// Leaves the manifest out from the next start on.
+    pub(crate) fn forget_manifest(&mut self) {
+        let at = self.arguments.iter().position(|a| a == "--config");
+        if let Some(at) = at {
+            self.arguments.drain(at..at + 2);
+        }
+    }
+
     /// Starts the process again on the same data.
     pub(crate) fn restart(&mut self) {
         self.kill();

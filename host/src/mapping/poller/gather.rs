@@ -53,11 +53,18 @@ impl Poller {
         if self.cursor.paused.is_some() {
             return self.pause_when_idle().await;
         }
-        let loaded = self.load_function().await?;
         // A closed shard takes no records any more, so this order misses none.
         wakes.streams.borrow_and_update();
         let closed = self.source.is_closed();
         let end = Position::of(*wakes.appended.borrow_and_update());
+        if !closed && self.has_nothing_to_do(end) {
+            // Least of all to load a module that may not be needed for days.
+            return Ok(Wait {
+                until: FOREVER,
+                records: true,
+            });
+        }
+        let loaded = self.load_function().await?;
         // A batch is as large as what is there allows; a lane with rare keys looks far.
         for _ in 0..READS_PER_TURN {
             if self.wants(end).is_none() {
@@ -81,6 +88,17 @@ impl Poller {
             until: if hungry { now } else { wait },
             records: lanes.any(|lane| self.lanes.work(lane) == Work::Idle),
         })
+    }
+
+    /// Whether every record is delivered, and nothing waits or is open.
+    fn has_nothing_to_do(&self, end: Position) -> bool {
+        self.lanes.has_read(end)
+            && !self.lanes.is_busy()
+            && !self.lanes.has_parked()
+            && !self.lanes.is_ahead(&self.cursor)
+            && self.cursor.has_no_parts()
+            && self.cursor.window.is_none()
+            && self.meeting().is_none()
     }
 
     async fn pause_when_idle(&mut self) -> Result<Wait, Trouble> {
