@@ -1,7 +1,7 @@
 //! What a person does to a running mapping: let paused shards and parked keys go on, and move
 //! its cursors.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shardmill_core::mapping::{Cursor, Position};
 use shardmill_core::sequence::Decoded;
@@ -47,7 +47,8 @@ pub enum RewindTo {
 pub struct RewindOptions {
     /// Deletes the keyed state and the counters of the function, which other mappings may share.
     pub reset_state: bool,
-    /// Drops parked records of the shards whose cursors are moved.
+    /// Drops parked records of the shards whose cursors are moved. Those that are not read again
+    /// are left in the failure store.
     pub drop_parked: bool,
 }
 
@@ -147,7 +148,7 @@ impl Mappings {
         to: RewindTo,
         options: RewindOptions,
     ) -> Result<Vec<ShardId>, MappingError> {
-        let (mut mapping, _held) = self.hold(scope, name, options.reset_state).await?;
+        let (mut mapping, held) = self.hold(scope, name, options.reset_state).await?;
         if mapping.deleting {
             return Err(MappingError::Deleting(mapping.name));
         }
@@ -162,6 +163,13 @@ impl Mappings {
         if in_the_way.keys() > 0 && !options.drop_parked {
             let (name, keys) = (mapping.name, in_the_way.keys());
             return Err(MappingError::Parked { name, keys });
+        }
+        let failures = Failures::of(self);
+        let mut entries = Vec::new();
+        if options.drop_parked {
+            let lost = in_the_way.lost(&self.inner.read_from(&stream, &places).await?);
+            let side_log = (parked.as_ref(), &in_the_way);
+            entries = failures.keep_lost(&mapping, side_log, lost).await?;
         }
         mapping.epoch += 1;
         mapping.last_modified = self.inner.clock.now();
@@ -187,20 +195,17 @@ impl Mappings {
         if options.reset_state {
             self.inner.reset_state(&mapping, &mut tx)?;
         }
-        self.inner.store.commit(tx).await?;
-        if options.drop_parked {
-            parked.dropped(&self.inner)?;
+        let marked = failures.commit_unparking(&mapping, tx, &entries).await?;
+        if options.drop_parked
+            && let Err(error) = parked.dropped(&self.inner)
+        {
+            let mapping = &mapping.name;
+            tracing::warn!(mapping, %error, "the parked keys cannot be read");
         }
         drop(alone);
         self.inner.changed(&mapping.id);
-        // What is read again is delivered again; the rest is in the failure store only.
-        let mut lost = in_the_way.into_records();
-        for (shard, at) in &places {
-            if let Some(lost) = lost.get_mut(shard) {
-                lost.retain(|position| *position < at.record);
-            }
-        }
-        if let Err(error) = Failures::of(self).unpark(&mapping, &lost).await {
+        drop(held);
+        if let Err(error) = failures.unpark(&mapping, &entries[marked..]).await {
             let mapping = &mapping.name;
             tracing::warn!(mapping, %error, "failures of dropped records stay marked as parked");
         }
@@ -318,6 +323,24 @@ impl Inner {
             places.push((shard.id, Position::of(at)));
         }
         Ok(places)
+    }
+
+    /// The record from which on each moved shard is read: nothing before it is there, or wanted.
+    async fn read_from(
+        &self,
+        stream: &Stream,
+        places: &[(ShardId, Position)],
+    ) -> Result<BTreeMap<ShardId, u64>, MappingError> {
+        let mut from = BTreeMap::new();
+        for (shard, at) in places {
+            let key = ShardKey {
+                stream: stream.id,
+                shard: *shard,
+            };
+            let oldest = self.store.seek(key, Seek::TrimHorizon).await?;
+            from.insert(*shard, oldest.max(at.record));
+        }
+        Ok(from)
     }
 
     /// Deletes the keyed state and the counters of a mapping's function.

@@ -26,7 +26,7 @@ use shardmill_core::{Scope, UnixMillis};
 use shardmill_store::{Expect, Key, ReadError, Table, Tx, Value};
 use tokio::sync::{Notify, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-pub(super) use self::drop::Places;
+pub(super) use self::drop::{InTheWay, Places};
 use self::held::Held;
 pub(super) use self::parking::Parking;
 use super::resource::{Inner, Mapping};

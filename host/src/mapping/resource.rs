@@ -22,6 +22,7 @@ use self::inner::Parts;
 pub(super) use self::keys::{
     cursor_key, cursor_prefix, mapping_key, seek_of, shard_of, shards_in_order,
 };
+use super::failures::FailuresError;
 use super::ids::Ids;
 use super::supervisor;
 use crate::clock::Clock;
@@ -167,6 +168,9 @@ pub enum MappingError {
     /// The store refused.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// What it would lose cannot be left in the failure store.
+    #[error(transparent)]
+    Failures(#[from] FailuresError),
 }
 
 /// Makes, changes, shows and runs mappings. Cheap to clone.

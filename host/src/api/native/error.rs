@@ -182,6 +182,7 @@ impl From<MappingError> for Error {
             },
             MappingError::Read(error) => error.into(),
             MappingError::Commit(error) => error.into(),
+            MappingError::Failures(error) => error.into(),
         }
     }
 }

@@ -4,14 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use shardmill_core::mapping::Position;
 use shardmill_core::{Batch, ShardId};
 use shardmill_store::{ReadError, Tx, Value};
 
 use super::{ParkedKey, ParkedKeys};
 use crate::mapping::resource::Inner;
 
-/// Places of records: by shard, their positions.
-pub(in crate::mapping) type Places = BTreeMap<ShardId, BTreeSet<u64>>;
+/// Places of records: by shard, where they begin.
+pub(in crate::mapping) type Places = BTreeMap<ShardId, BTreeSet<Position>>;
 
 /// What stands in the way.
 #[derive(Default)]
@@ -32,9 +33,23 @@ impl InTheWay {
         self.keys.len()
     }
 
-    /// Their records.
-    pub(in crate::mapping) fn into_records(self) -> Places {
-        self.records
+    /// Those of their records that nobody reads again when each shard is read from the record
+    /// that is given for it.
+    pub(in crate::mapping) fn lost(&self, from: &BTreeMap<ShardId, u64>) -> Places {
+        let mut lost = self.records.clone();
+        for (shard, from) in from {
+            if let Some(places) = lost.get_mut(shard) {
+                places.retain(|place| place.record < *from);
+            }
+        }
+        lost.retain(|_, places| !places.is_empty());
+        lost
+    }
+
+    /// The runs that their records lie in, key by key.
+    pub(in crate::mapping) fn runs(&self) -> impl Iterator<Item = (&ParkedKey, u64)> {
+        let keys = self.keys.iter().map(|cut| &cut.key);
+        keys.flat_map(|key| (key.first_run..key.next_run).map(move |run| (key, run)))
     }
 }
 
@@ -52,18 +67,14 @@ impl ParkedKeys {
             let mut records = Vec::new();
             let mut damaged = false;
             for run in key.first_run..key.next_run {
-                let stored = inner.store.blob(&self.run_key(&key.key, run)).await;
-                let batch = stored.ok().flatten().map(Batch::from_stored);
-                let Some(Ok(batch)) = batch else {
-                    let mapping = &self.mapping;
-                    tracing::warn!(mapping, key = key.key, run, "parked records are damaged");
+                let Some(batch) = self.read_run(inner, &key, run).await else {
                     damaged = true;
                     break;
                 };
                 let mut rest = Batch::default();
                 for (record, single) in batch.singles() {
                     if shards.is_none_or(|shards| shards.contains(&record.shard())) {
-                        records.push((record.shard(), record.position));
+                        records.push((record.shard(), record.beginning()));
                     } else {
                         rest.append(&single);
                     }
@@ -81,6 +92,23 @@ impl ParkedKeys {
             found.keys.push(Cut { key, stays });
         }
         Ok(found)
+    }
+
+    /// The records of a run; `None`, and a warning, when they cannot be read.
+    pub(in crate::mapping) async fn read_run(
+        &self,
+        inner: &Inner,
+        key: &ParkedKey,
+        run: u64,
+    ) -> Option<Batch> {
+        let stored = inner.store.blob(&self.run_key(&key.key, run)).await;
+        let batch = stored.ok().flatten().map(Batch::from_stored);
+        let Some(Ok(batch)) = batch else {
+            let mapping = &self.mapping;
+            tracing::warn!(mapping, key = key.key, run, "parked records are damaged");
+            return None;
+        };
+        Some(batch)
     }
 
     /// Adds to a transaction that what stands in the way is dropped. Whoever asks holds the keys
@@ -122,12 +150,15 @@ impl ParkedKeys {
         Ok(())
     }
 
-    /// Takes over what is stored after records were dropped.
+    /// Takes over what is stored after records were dropped. Should it fail, what was read of a
+    /// side log before counts no more all the same, and keys that are gone are found out by
+    /// whoever adds to them.
     pub(in crate::mapping) fn dropped(&self, inner: &Inner) -> Result<(), ReadError> {
+        self.held().drops += 1;
         let mut fresh = super::Held::default();
         self.read(inner, &mut fresh)?;
         let mut held = self.held();
-        fresh.drops = held.drops + 1;
+        fresh.drops = held.drops;
         *held = fresh;
         Ok(())
     }

@@ -352,3 +352,133 @@ async fn parked_keys_stand_in_the_way_of_a_rewind() {
     assert!(world.parked().is_empty());
     world.finish().await;
 }
+
+fn dropping() -> RewindOptions {
+    RewindOptions {
+        drop_parked: true,
+        ..RewindOptions::default()
+    }
+}
+
+/// Three records of a parked key, of which only the first has an entry.
+async fn with_three_parked() -> World {
+    let mut world = World::new(RECORD, 1).await;
+    world
+        .map(Policy {
+            on_exhausted: OnExhausted::Park,
+            ..policy(3)
+        })
+        .await;
+    world.put_all(["trap", "ok 1"]).await;
+    world.start();
+    world.drained().await;
+    world.put_all(["ok 2"]).await;
+    world.drained().await;
+    assert_eq!(world.parked()[0].records, 3);
+    assert_eq!(world.failures().len(), 1);
+    world.script.heal();
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_parked_record_that_a_rewind_does_not_read_again_can_be_redriven() {
+    // Later records of a key had no entry, and what the stream had trimmed was taken for read
+    // again when the place was a record's.
+    let one = with_three_parked().await.sequence_number(1).await;
+    for (to, trimmed) in [
+        (RewindTo::Latest, false),
+        (RewindTo::TrimHorizon, true),
+        (RewindTo::Sequence(one), true),
+    ] {
+        let world = with_three_parked().await;
+        if trimmed {
+            world.trim_all().await;
+        }
+        world.rewind(to, dropping()).await.unwrap();
+        let failures = world.failures();
+        let records: u64 = failures.iter().map(|entry| entry.records).sum();
+        assert_eq!(records, 3, "{to:?}");
+        let store = world.failure_store();
+        for entry in failures.iter().rev() {
+            assert!(!entry.parked, "{to:?}");
+            let redriven = store.redrive(&Scope::default(), &entry.id).await;
+            let records = entry.records as usize;
+            assert_eq!(redriven.unwrap(), RedriveOutcome::Done { records });
+        }
+        assert_eq!(world.counter("done"), 3, "{to:?}");
+        world.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_rewind_reads_again_cannot_be_redriven_too() {
+    let world = with_three_parked().await;
+    let second = world.sequence_number(2).await;
+    let to = RewindTo::Sequence(second);
+    world.rewind(to, dropping()).await.unwrap();
+    world.until(async |w| w.counter("done") == 2).await;
+    let failures = world.failures();
+    assert_eq!((failures.len(), failures[0].parked), (1, false));
+    world.finish().await;
+
+    let world = with_three_parked().await;
+    let to = RewindTo::TrimHorizon;
+    world.rewind(to, dropping()).await.unwrap();
+    world.until(async |w| w.counter("done") == 3).await;
+    let failures = world.failures();
+    assert_eq!((failures.len(), failures[0].parked), (1, true));
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_of_a_rewind_leaves_no_dropped_record_marked_as_parked() {
+    for (commits, dropped) in [(1, false), (2, true)] {
+        let mut world = with_three_parked().await;
+        world.stop.cancel();
+        world.running.take().unwrap().await.unwrap();
+        let dying = Arc::new(Dying {
+            store: world.store.clone(),
+            before: |_, _| None,
+            left: AtomicUsize::new(commits),
+            after: true,
+            died: CancellationToken::new(),
+        });
+        let died = dying.died.clone();
+        let other = World::over(dying, RECORD, world.clock);
+        tokio::select! {
+            done = other.rewind(RewindTo::Latest, dropping()) => panic!("{done:?}"),
+            () = died.cancelled() => {}
+        }
+        let next = World::over(world.store.clone(), RECORD, world.clock);
+        let parked = |world: &World| world.failures().iter().filter(|e| e.parked).count();
+        assert_eq!(parked(&next), if dropped { 0 } else { 2 });
+        assert_eq!(next.parked().is_empty(), dropped);
+        let rewound = next.rewind(RewindTo::Latest, dropping()).await;
+        rewound.unwrap();
+        assert_eq!((next.failures().len(), parked(&next)), (2, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rewind_for_whose_lost_records_there_is_no_room_drops_nothing() {
+    let world = with_three_parked().await;
+    let bounds = FailureBounds {
+        bytes: 1,
+        ..FailureBounds::default()
+    };
+    world.failure_store().open(bounds).unwrap();
+    let refused = world.rewind(RewindTo::Latest, dropping()).await;
+    assert!(
+        matches!(
+            refused,
+            Err(MappingError::Failures(FailuresError::Full { .. }))
+        ),
+        "{refused:?}"
+    );
+    assert_eq!(world.parked()[0].records, 3);
+    // What is read again needs no room.
+    let to = RewindTo::TrimHorizon;
+    world.rewind(to, dropping()).await.unwrap();
+    world.until(async |w| w.counter("done") == 3).await;
+    world.finish().await;
+}
