@@ -92,7 +92,7 @@ impl Failures {
         let most = mapping.policy.batch_size as usize;
         let mut open: BTreeMap<ShardId, (Vec<Batch>, u64)> = BTreeMap::new();
         for (key, run) in found.runs() {
-            let Some(batch) = parked.read_run(&self.inner, key, run).await else {
+            let Some(batch) = parked.read_run(&self.inner, key, run).await? else {
                 continue;
             };
             for (record, single) in batch.singles() {

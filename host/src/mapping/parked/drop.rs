@@ -67,9 +67,9 @@ impl ParkedKeys {
             let mut records = Vec::new();
             let mut damaged = false;
             for run in key.first_run..key.next_run {
-                let Some(batch) = self.read_run(inner, &key, run).await else {
+                let Some(batch) = self.read_run(inner, &key, run).await? else {
                     damaged = true;
-                    break;
+                    continue;
                 };
                 let mut rest = Batch::default();
                 for (record, single) in batch.singles() {
@@ -94,21 +94,24 @@ impl ParkedKeys {
         Ok(found)
     }
 
-    /// The records of a run; `None`, and a warning, when they cannot be read.
+    /// The records of a run; `None`, and a warning, when they are damaged.
     pub(in crate::mapping) async fn read_run(
         &self,
         inner: &Inner,
         key: &ParkedKey,
         run: u64,
-    ) -> Option<Batch> {
-        let stored = inner.store.blob(&self.run_key(&key.key, run)).await;
-        let batch = stored.ok().flatten().map(Batch::from_stored);
-        let Some(Ok(batch)) = batch else {
+    ) -> Result<Option<Batch>, ReadError> {
+        let stored = match inner.store.blob(&self.run_key(&key.key, run)).await {
+            // It may be there the next time.
+            Err(error @ ReadError::Io(_)) => return Err(error),
+            stored => stored.ok().flatten(),
+        };
+        let batch = stored.and_then(|stored| Batch::from_stored(stored).ok());
+        if batch.is_none() {
             let mapping = &self.mapping;
             tracing::warn!(mapping, key = key.key, run, "parked records are damaged");
-            return None;
-        };
-        Some(batch)
+        }
+        Ok(batch)
     }
 
     /// Adds to a transaction that what stands in the way is dropped. Whoever asks holds the keys

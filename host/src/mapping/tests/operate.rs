@@ -482,3 +482,19 @@ async fn a_rewind_for_whose_lost_records_there_is_no_room_drops_nothing() {
     world.until(async |w| w.counter("done") == 3).await;
     world.finish().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn damaged_parked_records_take_no_later_ones_of_their_key_along() {
+    let world = with_three_parked().await;
+    let run = world.side_log().remove(0);
+    let damage = shardmill_store::Value::Blob(Bytes::from_static(b"?"));
+    let tx = Tx {
+        writes: vec![(run, damage)],
+        ..Tx::default()
+    };
+    world.store.commit(tx).await.unwrap();
+    world.rewind(RewindTo::Latest, dropping()).await.unwrap();
+    let kept = world.failures().into_iter().filter(|entry| !entry.parked);
+    assert_eq!(kept.map(|entry| entry.records).sum::<u64>(), 2);
+    world.finish().await;
+}
