@@ -2,7 +2,8 @@
 //! mapping, whatever the number of its pollers.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use shardmill_core::RecordRef;
 use shardmill_core::mapping::{FilterCriteria, MAX_FILTER_STEPS, Sorted, Verdict};
@@ -11,26 +12,40 @@ use super::resource::Mapping;
 
 /// Compiled filter criteria; none when every record is delivered.
 #[derive(Clone)]
-pub(super) struct Filters(FilterCriteria);
+pub(super) struct Filters {
+    criteria: FilterCriteria,
+    /// The minute of arrival of the last record that was told of: who puts records does not
+    /// fill the log.
+    told: Arc<AtomicU64>,
+}
 
 impl Filters {
+    fn of(criteria: FilterCriteria) -> Self {
+        let told = Arc::default();
+        Self { criteria, told }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.criteria.is_empty()
     }
 
     /// Deliver or drop.
     pub(super) fn sort(&self, record: &RecordRef<'_>) -> Sorted {
-        match self.0.check(record) {
+        match self.criteria.check(record) {
             Verdict::Match => Sorted::Deliver,
             Verdict::NoMatch => Sorted::Drop,
             Verdict::NotJson => Sorted::NotJson,
             Verdict::TooCostly => {
-                let (shard, sequence_number) = (record.shard(), record.sequence_number());
-                tracing::warn!(
-                    %shard,
-                    %sequence_number,
-                    "a record is filtered out: judging it takes more than {MAX_FILTER_STEPS} steps"
-                );
+                let minute = record.arrival.0 / 60_000;
+                if self.told.swap(minute, Relaxed) != minute {
+                    let (shard, sequence_number) = (record.shard(), record.sequence_number());
+                    tracing::warn!(
+                        %shard,
+                        %sequence_number,
+                        "a record is filtered out, and maybe more of this minute: judging it takes \
+                         more than {MAX_FILTER_STEPS} steps"
+                    );
+                }
                 Sorted::Drop
             }
         }
@@ -49,12 +64,12 @@ impl CompiledFilters {
         if let Some(known) = all.get(&mapping.id)
             && known.patterns().eq(patterns.iter().map(String::as_str))
         {
-            return Ok(Filters(known.clone()));
+            return Ok(Filters::of(known.clone()));
         }
         let compiled = FilterCriteria::compile(patterns);
         let compiled = compiled.map_err(|bad| format!("its filters are damaged: {bad}"))?;
         all.insert(mapping.id.clone(), compiled.clone());
-        Ok(Filters(compiled))
+        Ok(Filters::of(compiled))
     }
 
     /// Keeps what was compiled when the mapping was made or changed.
@@ -105,7 +120,7 @@ mod tests {
         // Every poller compiled them for itself.
         let all = CompiledFilters::default();
         let compiled = |mapping: &Mapping| {
-            let Filters(criteria) = all.of(mapping).unwrap();
+            let Filters { criteria, .. } = all.of(mapping).unwrap();
             let text = criteria.patterns().next().map(str::to_owned);
             let place = criteria.patterns().next().map(str::as_ptr);
             (text, place)

@@ -70,6 +70,9 @@ pub struct Release {
     pub request_id: String,
     /// Records of the next batch at the most, after a split; 0: the mapping's batch size.
     pub limit: u32,
+    /// Whether the next batch comes from before a suspect.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub doubted: bool,
 }
 
 /// The parked keys of one mapping, as they are stored.

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::attempt::Ended;
 pub(super) use self::attempt::{Job, Place, limits_of};
+pub(super) use self::gather::MAX_PARKABLE_BYTES;
 use super::filters::Filters;
 use super::in_flight::InFlight;
 use super::metrics::{MappingMetrics, ShardMetrics};

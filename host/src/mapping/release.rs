@@ -21,7 +21,7 @@ use self::settle::{Concluded, Settled, housekeeping};
 use super::in_flight::{DEATHS_BEFORE_SPLIT, InFlight, MAX_DEATHS};
 use super::metrics::MappingMetrics;
 use super::parked::{ParkedKey, ParkedKeys, Release, Turn};
-use super::poller::{Job, Place};
+use super::poller::{Job, MAX_PARKABLE_BYTES, Place};
 use super::resource::{Inner, Mapping};
 use crate::functions::{FunctionError, Loaded};
 
@@ -224,6 +224,7 @@ impl Releaser {
         let part = Part {
             attempts: key.release.attempts,
             invocations: key.release.invocations,
+            doubted: key.release.doubted,
             ..Part::fresh(Span { from, to }, request_id)
         };
         Ok(Work {
@@ -287,7 +288,12 @@ impl Releaser {
         };
         let mut budget = match json {
             Some(_) => MAX_EVENT_BYTES - EMPTY_EVENT_BYTES,
-            None => loaded.function.settings.limits.batch_bytes,
+            None => loaded
+                .function
+                .settings
+                .limits
+                .batch_bytes
+                .min(MAX_PARKABLE_BYTES),
         };
         let mut head = Head {
             batch: Batch::default(),

@@ -211,10 +211,10 @@ impl From<FailuresError> for Error {
         match error {
             FailuresError::NotFound(_) | FailuresError::NoStream(_) => Self::not_found(error),
             FailuresError::Redriven(_) => Self::new(StatusCode::CONFLICT, "redriven", error),
+            FailuresError::Window(_) => Self::new(StatusCode::CONFLICT, "tumbling_window", error),
             FailuresError::NoRecords { .. }
             | FailuresError::Imported(_)
             | FailuresError::Parked(_)
-            | FailuresError::Window(_)
             | FailuresError::NoAttempt(_) => Self::conflict(error),
             FailuresError::Ambiguous { .. } | FailuresError::Bundle(_) => Self::bad_request(error),
             FailuresError::Throttled(_) => {

@@ -44,6 +44,8 @@ struct Sum {
     failed: usize,
     /// Redriven or deleted by somebody else meanwhile.
     skipped: usize,
+    /// Those of a tumbling window, which can only be put to their stream.
+    windows: usize,
 }
 
 /// How often an entry is tried that the host has no room for: for about a minute.
@@ -83,6 +85,11 @@ pub(super) async fn run(
             Ok(answer) => answer,
             // One is asked for by its name: what is wrong with it is all there is to say.
             Err(error) if ids.len() == 1 => return Err(error.into()),
+            Err(error) if error.has_code("tumbling_window") => {
+                sum.windows += 1;
+                bar.inc(1);
+                continue;
+            }
             Err(error) if error.has_code("redriven") || error.is_not_found() => {
                 sum.skipped += 1;
                 bar.inc(1);
@@ -110,11 +117,11 @@ pub(super) async fn run(
         }
     }
     bar.finish_and_clear();
-    let left = ids.len() - sum.done - sum.failed - sum.skipped;
+    let left = ids.len() - sum.done - sum.failed - sum.skipped - sum.windows;
     if json {
         print::line(json!({
             "redriven": answers, "done": sum.done, "records": sum.records,
-            "failed": sum.failed, "skipped": sum.skipped, "left": left,
+            "failed": sum.failed, "skipped": sum.skipped, "windows": sum.windows, "left": left,
         }))?;
     } else if ids.is_empty() {
         print::line("no failures to redrive")?;
@@ -150,10 +157,16 @@ fn told(sum: &Sum, all: usize) -> String {
     let records = print::count(sum.records, "record");
     let done = print::count(sum.done as u64, "failure");
     let mut text = format!("{done} redriven ({records}), {} failed again", sum.failed);
+    if sum.windows > 0 {
+        text += &format!(
+            ", {} of tumbling windows passed over (--to-stream puts them again)",
+            sum.windows
+        );
+    }
     if sum.skipped > 0 {
         text += &format!(", {} redriven or deleted meanwhile", sum.skipped);
     }
-    match all - sum.done - sum.failed - sum.skipped {
+    match all - sum.done - sum.failed - sum.skipped - sum.windows {
         0 => {}
         left => text += &format!(", {left} left"),
     }

@@ -2,7 +2,6 @@
 //! it would have written, which its later batches see.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -178,8 +177,8 @@ impl Version {
         let policy = policy_of(trial.mapping);
         let mut result = Tried::default();
         // The parts that are left, the last one first.
-        let mut parts: Vec<(Range<usize>, u32)> = vec![(0..batch.len(), 0)];
-        while let Some((range, attempts)) = parts.pop() {
+        let mut parts = vec![(0..batch.len(), 0, false)];
+        while let Some((range, attempts, doubted)) = parts.pop() {
             let part = batch.cut(range.clone());
             let (outcome, mut effects) = self.invoke(trial, &part).await?;
             let mut judgement = judge(outcome.clone(), &effects, &part, &policy);
@@ -187,7 +186,7 @@ impl Version {
                 len: part.len(),
                 attempts,
                 record_mode: self.loaded.carrier().is_record_mode(),
-                doubted: false,
+                doubted,
             };
             let (store, scope) = (trial.inner.store.as_ref(), &trial.mapping.scope);
             let kept = after(&judgement, attempted, &policy).done;
@@ -209,7 +208,8 @@ impl Version {
             }
             for rest in next.rest.into_iter().rev() {
                 let (from, to) = (rest.records.start, rest.records.end);
-                parts.push((range.start + from..range.start + to, rest.attempts));
+                let range = range.start + from..range.start + to;
+                parts.push((range, rest.attempts, rest.doubted));
             }
         }
         self.count(trial, batch, &result);

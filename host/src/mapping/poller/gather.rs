@@ -21,7 +21,7 @@ const PACKED_OVERHEAD_BYTES: usize = shardmill_core::abi::INDEX_ENTRY_BYTES;
 
 /// Bytes of a packed batch when what is given up is parked: one transaction holds its records
 /// twice then, in the failure entry and in the side log.
-const MAX_PARKABLE_BYTES: usize = 16 << 20;
+pub(in crate::mapping) const MAX_PARKABLE_BYTES: usize = 16 << 20;
 
 /// Reads of the store before running batches are looked after again.
 const READS_PER_TURN: usize = 16;

@@ -48,7 +48,7 @@ impl Releaser {
             len: batch.len(),
             attempts: work.job.part.attempts,
             record_mode: attempt.loaded.carrier().is_record_mode(),
-            doubted: false,
+            doubted: work.job.part.doubted,
         };
         let effects = &attempt.report.effects;
         let mut judgement = judge(attempt.report.outcome.clone(), effects, batch, policy);
@@ -239,6 +239,7 @@ impl Releaser {
                 true => rest.records.len() as u32,
                 false => 0,
             },
+            doubted: rest.doubted,
         }
     }
 
