@@ -25,7 +25,7 @@ pub use list::{Filter, Listed, Page};
 pub use object::S3Settings;
 pub use outbox::{Bounds, Entry, Undeliverable};
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -154,6 +154,8 @@ struct State {
     /// Written into transactions that may or may not have been committed yet.
     announced: Vec<Announced>,
     figures: HashMap<String, Figures>,
+    /// Ids of those that are not tried any more. An account that had some stays, with none.
+    undeliverable: BTreeMap<Scope, HashSet<String>>,
 }
 
 /// An entry that a transaction holds.
@@ -173,6 +175,7 @@ impl Delivery {
             usage: Usage::default(),
             announced: Vec::new(),
             figures: HashMap::new(),
+            undeliverable: BTreeMap::new(),
         };
         Self {
             inner: Arc::new(Inner {
@@ -291,6 +294,16 @@ impl Delivery {
         }
     }
 
+    /// Deliveries that are listed and not tried any more, of each account and region that has had
+    /// some since the host started.
+    pub fn undeliverable(&self) -> Vec<(Scope, u64)> {
+        let state = self.inner.state();
+        let counts = state.undeliverable.iter();
+        counts
+            .map(|(scope, ids)| (scope.clone(), ids.len() as u64))
+            .collect()
+    }
+
     /// Forgets the figures of mappings that are no more.
     ///
     /// # Errors
@@ -340,6 +353,7 @@ impl Delivery {
                 }
             }
             let mut state = self.inner.state();
+            state.is_tried(scope, id);
             state.schedule.hurry(entry.waiting());
             drop(state);
             self.inner.woken.notify_one();
@@ -363,6 +377,7 @@ impl Delivery {
         let lane: LaneId = entry.waiting().lane;
         let mut state = self.inner.state();
         state.schedule.remove(&lane, id);
+        state.is_tried(scope, id);
         state.usage.free(scope, id);
         Ok(entry)
     }
@@ -377,6 +392,19 @@ impl Inner {
 impl State {
     fn count(&mut self, mapping_id: &str, add: impl FnOnce(&mut Figures)) {
         add(self.figures.entry(mapping_id.into()).or_default());
+    }
+
+    /// A delivery is not tried any more.
+    fn is_undeliverable(&mut self, scope: &Scope, id: &str) {
+        let ids = self.undeliverable.entry(scope.clone()).or_default();
+        ids.insert(id.into());
+    }
+
+    /// A delivery is tried again, or gone.
+    fn is_tried(&mut self, scope: &Scope, id: &str) {
+        if let Some(ids) = self.undeliverable.get_mut(scope) {
+            ids.remove(id);
+        }
     }
 }
 

@@ -100,8 +100,9 @@ impl Inner {
         let mut state = self.state();
         for (entry, bytes) in entries {
             state.usage.count(&entry.scope, &entry.id, bytes);
-            if entry.undeliverable.is_none() {
-                state.schedule.add(entry.waiting());
+            match entry.undeliverable {
+                None => state.schedule.add(entry.waiting()),
+                Some(_) => state.is_undeliverable(&entry.scope, &entry.id),
             }
         }
         Ok(())
@@ -261,7 +262,13 @@ impl Inner {
             urgency: Urgency::Housekeeping,
             ..Tx::default()
         };
-        self.store.commit(tx).await?;
+        // Before the commit: whoever drops or retries what is marked comes behind this.
+        self.state().is_undeliverable(scope, id);
+        let committed = self.store.commit(tx).await;
+        if let Err(error) = committed {
+            self.state().is_tried(scope, id);
+            return Err(error.into());
+        }
         Ok(())
     }
 }

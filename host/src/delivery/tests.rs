@@ -304,11 +304,16 @@ async fn a_delivery_past_its_age_is_listed_and_may_be_tried_anew() {
     let [entry] = world.left().try_into().expect("it stays listed");
     let undeliverable = entry.undeliverable.expect("it is marked");
     assert_eq!(undeliverable.why, "answered 400 Bad Request");
+    let counted =
+        |world: &World, count| world.delivery.undeliverable() == [(Scope::default(), count)];
+    assert!(counted(&world, 1));
     world.restart().await;
+    until("it is counted after a restart", || counted(&world, 1)).await;
     assert_eq!(world.figures(&url).deliveries_pending, 0, "nor is it tried");
     *server.status.lock().unwrap() = StatusCode::OK;
     let scope = Scope::default();
     world.delivery.retry(&scope, "id-1").await.expect("retried");
+    assert!(counted(&world, 0), "it is tried again");
     until("delivered", || world.left().is_empty()).await;
     let again = world.delivery.retry(&scope, "id-1").await;
     assert!(matches!(again, Err(DeliveryError::NotFound(_))));

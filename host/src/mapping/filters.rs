@@ -14,8 +14,8 @@ use super::resource::Mapping;
 #[derive(Clone)]
 pub(super) struct Filters {
     criteria: FilterCriteria,
-    /// The minute of arrival of the last record that was told of: who puts records does not
-    /// fill the log.
+    /// The minute of arrival of the last record of the mapping that was told of: who puts records
+    /// does not fill the log.
     told: Arc<AtomicU64>,
 }
 
@@ -54,7 +54,7 @@ impl Filters {
 
 /// The compiled criteria of mappings, by id.
 #[derive(Default)]
-pub(super) struct CompiledFilters(Mutex<HashMap<String, FilterCriteria>>);
+pub(super) struct CompiledFilters(Mutex<HashMap<String, Filters>>);
 
 impl CompiledFilters {
     /// The mapping's. They were checked when they were set, so what does not compile is damage.
@@ -62,20 +62,24 @@ impl CompiledFilters {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let patterns = &mapping.policy.filter_criteria;
         if let Some(known) = all.get(&mapping.id)
-            && known.patterns().eq(patterns.iter().map(String::as_str))
+            && known
+                .criteria
+                .patterns()
+                .eq(patterns.iter().map(String::as_str))
         {
-            return Ok(Filters::of(known.clone()));
+            return Ok(known.clone());
         }
         let compiled = FilterCriteria::compile(patterns);
         let compiled = compiled.map_err(|bad| format!("its filters are damaged: {bad}"))?;
-        all.insert(mapping.id.clone(), compiled.clone());
-        Ok(Filters::of(compiled))
+        let filters = Filters::of(compiled);
+        all.insert(mapping.id.clone(), filters.clone());
+        Ok(filters)
     }
 
     /// Keeps what was compiled when the mapping was made or changed.
     pub(super) fn keep(&self, mapping: &Mapping, compiled: FilterCriteria) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(mapping.id.clone(), compiled);
+        all.insert(mapping.id.clone(), Filters::of(compiled));
     }
 
     /// Forgets a mapping that is gone.

@@ -239,7 +239,7 @@ impl Script {
                 },
             ));
         }
-        if self.fails_at_the_end.load(SeqCst) && !self.healed.load(SeqCst) {
+        if self.fails_at_the_end.load(SeqCst) {
             let cause = Cause::HandlerError {
                 error_type: "Down".into(),
                 message: "the database is down".into(),
@@ -324,6 +324,7 @@ impl Script {
     /// From now on every record is good.
     fn heal(&self) {
         self.healed.store(true, SeqCst);
+        self.fails_at_the_end.store(false, SeqCst);
     }
 
     fn invocations(&self) -> usize {

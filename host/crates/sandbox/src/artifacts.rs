@@ -19,6 +19,8 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
 use sha2::{Digest as _, Sha256};
 use wasmtime::{Engine, Module};
 
+use crate::module::hex;
+
 /// Bytes of all artifacts, above which those go that were not used for longest.
 const MAX_BYTES: u64 = 4 << 30;
 
@@ -157,10 +159,6 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&beside, path)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use wasmtime::{
 };
 
 use crate::limiter::{MAX_TABLE_ELEMENTS, MAX_TABLES};
+use crate::module::hex;
 use crate::trap::MAX_FRAMES;
 
 /// The engine's name and version, as entries of the failure store keep it.
@@ -51,10 +52,7 @@ pub(crate) fn fingerprint(engine: &Engine) -> String {
     let mut sum = Sum(Sha256::new_with_prefix(NAME));
     engine.precompile_compatibility_hash().hash(&mut sum);
     let digest = sum.0.finalize();
-    digest[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&digest[..16])
 }
 
 /// A hasher whose result no release of the standard library changes.

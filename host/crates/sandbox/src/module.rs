@@ -1,7 +1,6 @@
 //! Checks that an upload is a handler: kind of file, size, imports, exports, ABI. Nothing of it runs here but its start function and `shardmill_abi_v1`, on an instance that is
 //! thrown away, by `instance::ask_abi`.
 
-use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use shardmill_core::sandbox::{Carrier, LoadError, Mode, Module};
 use wasmtime::{
@@ -96,11 +95,13 @@ pub(crate) fn link(linker: &Linker<Guest>, module: &wasmtime::Module) -> Result<
 }
 
 /// SHA-256 in hexadecimal.
-pub(crate) fn digest(wasm: &Bytes) -> String {
-    Sha256::digest(wasm)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+pub(crate) fn digest(wasm: &[u8]) -> String {
+    hex(&Sha256::digest(wasm))
+}
+
+/// Hexadecimal, in small letters.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What `shardmill_abi_v1` says.

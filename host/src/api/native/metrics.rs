@@ -5,12 +5,10 @@
 //! belongs to a shard has the label `shard`; a sum over it is the mapping's. `docs/metrics.md`
 //! lists them all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use hyper::StatusCode;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use shardmill_core::Scope;
 use shardmill_core::mapping::Circuit;
 use shardmill_store::{Key, Stats, Table};
@@ -18,6 +16,7 @@ use shardmill_store::{Key, Stats, Table};
 use super::error::Error;
 use super::request::Call;
 use super::{Answer, answer};
+use crate::delivery::Delivery;
 use crate::mapping::{Failures, Kept, MappingState, MappingView, ShardState, ShardView};
 
 /// The media type that Prometheus asks for.
@@ -361,7 +360,7 @@ pub(super) async fn show(call: &Call<'_>) -> Result<Answer, Error> {
         }
         of_mappings(&views, &mut out);
         of_accounts(&workloads.failures, &mut out);
-        undeliverable(call, &mut out)?;
+        of_outboxes(mappings.delivery(), &mut out);
     }
     Ok(answer(StatusCode::OK, TEXT, out))
 }
@@ -416,41 +415,16 @@ fn of_accounts(failures: &Failures, out: &mut String) {
     }
 }
 
-/// Counts what stands in the outboxes and is not tried any more. Looks at every entry, which an
-/// account has few of: 10,000 at the most, and none when all is well.
-fn undeliverable(call: &Call<'_>, out: &mut String) -> Result<(), Error> {
-    /// Entries that are read at a time.
-    const PAGE: usize = 500;
-    #[derive(Deserialize)]
-    struct Ended {
-        undeliverable: Option<IgnoredAny>,
-    }
-    let all = Key::table_prefix(Table::Outbox);
-    let mut counts = BTreeMap::<Scope, u64>::new();
-    let mut after = None;
-    loop {
-        let page = call.host.store.scan(&all, after.as_ref(), PAGE)?;
-        for (key, stored) in &page {
-            let ended = serde_json::from_slice::<Ended>(&stored.value).ok();
-            let ended = ended.is_some_and(|entry| entry.undeliverable.is_some());
-            if let Some((scope, _)) = key.split() {
-                *counts.entry(scope).or_default() += u64::from(ended);
-            }
-        }
-        let Some((last, _)) = page.last() else {
-            break;
-        };
-        after = Some(last.clone());
-    }
+fn of_outboxes(delivery: &Delivery, out: &mut String) {
     let label = |scope: &Scope| {
         let Scope { tenant, region } = scope;
         format!("account=\"{tenant}\",region=\"{region}\"")
     };
+    let counts = delivery.undeliverable();
     let all: Vec<_> = counts.iter().map(|(s, n)| (label(s), n)).collect();
     for figure in &OF_OUTBOXES {
         family(out, figure, &all);
     }
-    Ok(())
 }
 
 fn family<T>(out: &mut String, (name, kind, help, figure): &Figure<T>, all: &[(String, &T)]) {

@@ -66,6 +66,7 @@ pub(super) async fn run(
         rate,
         keep_going,
     } = arguments;
+    let named = id.is_some();
     let wanted = Wanted { id, all, filter };
     let chosen = wanted.find(client, "&can_redrive=true", Redriven::No);
     let ids: Vec<String> = chosen.await?.into_iter().map(|found| found.id).collect();
@@ -83,8 +84,8 @@ pub(super) async fn run(
         let path = format!("failures/{}/redrive?to_stream={to_stream}", escaped(id));
         let answer = match redrive(client, &path).await {
             Ok(answer) => answer,
-            // One is asked for by its name: what is wrong with it is all there is to say.
-            Err(error) if ids.len() == 1 => return Err(error.into()),
+            // What is wrong with the one that is named is all there is to say.
+            Err(error) if named => return Err(error.into()),
             Err(error) if error.has_code("tumbling_window") => {
                 sum.windows += 1;
                 bar.inc(1);

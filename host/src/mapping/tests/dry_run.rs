@@ -360,3 +360,17 @@ async fn a_dry_run_takes_its_place_before_its_module_is_compiled_and_loses_it_wh
         assert!(matches!(refused, Err(DryRunError::Filter(_))));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn hints_that_mislead_cost_a_dry_run_no_more_than_halves() {
+    // They were believed each time: 100 records, 99, 98 …
+    let world = World::new(BATCH, 1).await;
+    world.map(policy(100)).await;
+    world.script.fail_at_the_end();
+    world.put_all((0..100).map(|n| format!("ok {n}"))).await;
+    let report = tried(&world, module(100)).await.new.unwrap();
+    assert_eq!(report.failed_records, 100);
+    // Of both versions.
+    let records: usize = world.sizes().iter().sum();
+    assert!(records <= 2_000, "{records} records in all invocations");
+}

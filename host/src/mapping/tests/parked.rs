@@ -272,6 +272,69 @@ async fn later_records_of_a_key_that_is_free_do_not_park_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn hints_that_mislead_cost_a_released_key_no_more_than_halves() {
+    // The releaser forgot that they had: it tried 100 records, 99, 98 …
+    let mut world = World::new(BATCH, 1).await;
+    let alone = Policy {
+        maximum_retry_attempts: Some(0),
+        on_exhausted: OnExhausted::Park,
+        ..policy(100)
+    };
+    world.map(alone).await;
+    let records = (1..100).map(|n| of("b", &format!("ok {n}")));
+    world
+        .put([of("b", "trap")].into_iter().chain(records))
+        .await;
+    world.start();
+    world.drained().await;
+    assert_eq!(world.parked()[0].records, 100);
+    world.script.seen.lock().unwrap().clear();
+    world.script.heal();
+    world.script.fail_at_the_end();
+    world.unpark(None).await;
+    world.until(async |w| w.failures().len() == 2).await;
+    assert_eq!(world.sizes(), [100, 99, 49, 24, 12, 6, 3, 1]);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_released_batch_is_no_larger_than_what_can_be_parked() {
+    // It was cut by the function's bound alone, and could not be committed when it was given up.
+    const RECORD_BYTES: usize = 1_000_000;
+    let mut world = World::new(BATCH, 1).await;
+    let settings = FunctionSettings {
+        limits: shardmill_core::limits::FunctionLimits {
+            batch_bytes: 24 << 20,
+            ..shardmill_core::limits::FunctionLimits::default()
+        },
+        ..FunctionSettings::default()
+    };
+    let (functions, scope) = (&world.functions, Scope::default());
+    let deployed = functions.deploy(&scope, "f", Bytes::new(), settings);
+    deployed.await.unwrap();
+    world.map(parking_at_once()).await;
+    world
+        .change_policy(Policy {
+            batch_size: 100,
+            ..parking_at_once()
+        })
+        .await;
+    world.put([of("b", "trap")]).await;
+    for _ in 0..20 {
+        world.put([of("b", &"x".repeat(RECORD_BYTES))]).await;
+    }
+    world.start();
+    world.drained().await;
+    assert_eq!(world.parked()[0].records, 21);
+    world.script.seen.lock().unwrap().clear();
+    world.script.heal();
+    world.unpark(None).await;
+    world.until(async |w| w.parked().is_empty()).await;
+    assert_eq!(world.sizes(), [17, 4]);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_released_across_a_rewind_does_not_count() {
     // The key was dropped and parked again meanwhile: the new side log lost its head.
     let world = with_a_parked_key(parking_at_once()).await;
