@@ -133,6 +133,7 @@ impl Guests {
 
 fn invocation(module: &Arc<dyn Module>, batch: &Batch) -> Invocation {
     Invocation {
+        owner: Arc::default(),
         module: Arc::clone(module),
         input: Input::Records(batch.clone()),
         context: context(),

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shardmill_core::limits::FunctionLimits;
 use shardmill_core::outcome::Outcome;
-use shardmill_core::sandbox::{Carrier, Input, Invocation, LoadError, Module, NoState, Report};
+use shardmill_core::sandbox::{
+    Carrier, Input, Invocation, LoadError, Module, NoState, Owner, Report,
+};
 use shardmill_core::{Batch, BatchContext, Sandbox, Scope, UnixMillis};
 use shardmill_store::{CommitError, Expect, Key, ReadError, Store, Table, Tx, Urgency, Value};
 use tokio::sync::watch;
@@ -50,6 +52,8 @@ pub struct Loaded {
     pub module: Arc<dyn Module>,
     /// Its environment, shared by its invocations.
     pub environment: Arc<BTreeMap<String, String>>,
+    /// Who pays for its invocations.
+    pub owner: Arc<Owner>,
 }
 
 /// Why a function could not be deployed. The version that was running goes on.
@@ -167,12 +171,7 @@ impl Functions {
             last_modified: self.clock.now(),
             settings,
         };
-        let environment = Arc::new(function.settings.environment.clone());
-        let loaded = Arc::new(Loaded {
-            function,
-            module,
-            environment,
-        });
+        let loaded = Arc::new(Loaded::new(scope, function, module));
         self.dry_run(scope, &loaded).await?;
         let module_key = module_key(scope, loaded.module.digest());
         let mut writes = Vec::new();
@@ -213,12 +212,7 @@ impl Functions {
         let blob = self.wasm(scope, &function.digest).await?;
         let wasm = blob.ok_or_else(|| FunctionError::Damaged(name.into()))?;
         let module = self.sandbox.load(wasm).await?;
-        let environment = Arc::new(function.settings.environment.clone());
-        let loaded = Arc::new(Loaded {
-            function,
-            module,
-            environment,
-        });
+        let loaded = Arc::new(Loaded::new(scope, function, module));
         // A deploy that finished meanwhile has put a newer version here, which stays; what was
         // deleted meanwhile stays so.
         self.describe(scope, name)?;
@@ -352,6 +346,7 @@ impl Functions {
         request_id: String,
     ) -> Report {
         let invocation = Invocation {
+            owner: Arc::clone(&loaded.owner),
             module: Arc::clone(&loaded.module),
             input,
             context: BatchContext {
@@ -416,6 +411,18 @@ pub enum DeleteError {
 }
 
 impl Loaded {
+    fn new(scope: &Scope, function: Function, module: Arc<dyn Module>) -> Self {
+        Self {
+            environment: Arc::new(function.settings.environment.clone()),
+            owner: Arc::new(Owner {
+                scope: scope.clone(),
+                function: function.name.as_str().into(),
+            }),
+            function,
+            module,
+        }
+    }
+
     /// How the module is called.
     pub fn carrier(&self) -> Carrier {
         self.module.carrier()

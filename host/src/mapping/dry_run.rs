@@ -347,6 +347,7 @@ impl Inner {
             function: current.function.clone(),
             module,
             environment: Arc::clone(&current.environment),
+            owner: Arc::clone(&current.owner),
         });
         Ok(Comparison::new(Version::new(current), Version::new(new)))
     }

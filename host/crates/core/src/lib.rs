@@ -14,6 +14,7 @@ pub mod hash_key;
 pub mod limits;
 pub mod mapping;
 pub mod outcome;
+pub mod quotas;
 pub mod reshard;
 pub mod sandbox;
 pub mod sequence;

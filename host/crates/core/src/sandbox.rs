@@ -14,6 +14,8 @@ use crate::batch::{Batch, BatchContext};
 use crate::effects::Effects;
 use crate::limits::FunctionLimits;
 use crate::outcome::Outcome;
+use crate::quotas::Quotas;
+use crate::tenant::{Scope, TenantId};
 use crate::time::UnixMillis;
 
 /// A boxed future.
@@ -37,6 +39,14 @@ pub trait Sandbox: Send + Sync {
     fn replay(&self, invocation: Invocation, again: Again) -> BoxFuture<'_, Report> {
         let Again { .. } = again;
         self.invoke(invocation)
+    }
+
+    /// What a tenant may use from now on; what it holds already it keeps until it ends. A tenant that
+    /// was never named has [`Quotas::default`].
+    ///
+    /// A sandbox that runs nothing for real takes no notice.
+    fn set_quotas(&self, tenant: TenantId, quotas: &Quotas) {
+        let _ = (tenant, quotas);
     }
 
     /// The engine with its version: another one may count fuel differently.
@@ -159,8 +169,19 @@ pub enum Input {
     },
 }
 
+/// Who pays for an attempt: the tenant, and its function.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// Account and region.
+    pub scope: Scope,
+    /// The function's name.
+    pub function: Arc<str>,
+}
+
 /// One attempt.
 pub struct Invocation {
+    /// Who pays for it.
+    pub owner: Arc<Owner>,
     /// The module, from the same sandbox.
     pub module: Arc<dyn Module>,
     /// What it gets.

@@ -61,7 +61,8 @@ pub(crate) async fn attempt(
         state,
         now,
         seed,
-        module: _owner,
+        module: _,
+        owner: _,
     } = invocation;
     context.deadline = now.plus(limits.timeout);
     let count = match &input {

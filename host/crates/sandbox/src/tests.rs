@@ -187,6 +187,7 @@ fn invocation(module: &Arc<dyn Module>, count: usize) -> Invocation {
         Input::Records(batch(count))
     };
     Invocation {
+        owner: Arc::default(),
         module: Arc::clone(module),
         input,
         context: BatchContext {

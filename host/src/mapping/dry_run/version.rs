@@ -264,6 +264,7 @@ impl Version {
             function: mapping.function.clone(),
         };
         Invocation {
+            owner: Arc::clone(&self.loaded.owner),
             module: Arc::clone(&self.loaded.module),
             input,
             context: BatchContext {

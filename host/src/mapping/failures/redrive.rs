@@ -202,6 +202,7 @@ impl Failures {
             Input::Records(batch.clone())
         };
         let invocation = Invocation {
+            owner: Arc::clone(&loaded.owner),
             module: Arc::clone(&loaded.module),
             input,
             context: BatchContext {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use shardmill_core::event::EventSource;
 use shardmill_core::outcome::Outcome;
-use shardmill_core::sandbox::{Again, Input, Invocation, Module, Report};
+use shardmill_core::sandbox::{Again, Input, Invocation, Module, Owner, Report};
 use shardmill_core::{Batch, Scope};
 use shardmill_store::ReadError;
 
@@ -228,7 +228,12 @@ fn invocation(
     };
     let seed = seed(&replay.seed)
         .ok_or_else(|| ReadError::Damaged("the seed of a failure entry".into()))?;
+    let owner = Owner {
+        scope: inputs.scope.clone(),
+        function: inputs.context.function.as_str().into(),
+    };
     Ok(Invocation {
+        owner: Arc::new(owner),
         module,
         input,
         context: inputs.context.clone(),

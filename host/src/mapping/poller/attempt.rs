@@ -154,6 +154,7 @@ impl Place {
         };
         let seed = self.seed(job);
         let invocation = Invocation {
+            owner: Arc::clone(&loaded.owner),
             module: Arc::clone(&loaded.module),
             input,
             context: self.context(job),
