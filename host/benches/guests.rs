@@ -131,7 +131,7 @@ impl Guests {
     }
 }
 
-fn invocation(module: &Arc<dyn Module>, batch: &Batch) -> Invocation {
+pub(crate) fn invocation(module: &Arc<dyn Module>, batch: &Batch) -> Invocation {
     Invocation {
         owner: Arc::default(),
         module: Arc::clone(module),

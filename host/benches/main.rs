@@ -15,6 +15,7 @@ mod bytes;
 mod client;
 mod cpu;
 mod end_to_end;
+mod fairness;
 mod figure;
 mod filter;
 mod group_log;
@@ -51,7 +52,8 @@ use crate::bench::Bench;
 #[derive(Parser)]
 struct Arguments {
     /// Measure only the groups whose name contains this: journal, bytes, singles, http, invoke,
-    /// handler, filter, mapping, lanes, shards, latency, end-to-end, start
+    /// handler, filter, mapping, lanes, shards, latency, end-to-end, start,
+    /// fairness
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     /// Fewer and shorter turns: figures to look at, not to quote
@@ -74,7 +76,7 @@ struct Arguments {
 /// A group of rows that are measured together.
 type Group = (&'static str, fn(&mut Bench) -> anyhow::Result<()>);
 
-const GROUPS: [Group; 13] = [
+const GROUPS: [Group; 14] = [
     ("journal", journal::run),
     ("bytes", bytes::run),
     ("singles", singles::run),
@@ -88,6 +90,7 @@ const GROUPS: [Group; 13] = [
     ("latency", latency::run),
     ("end-to-end", end_to_end::run),
     ("start", start::run),
+    ("fairness", fairness::run),
 ];
 
 fn main() -> ExitCode {

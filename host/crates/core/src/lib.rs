@@ -5,11 +5,13 @@
 #![warn(missing_docs)]
 
 pub mod abi;
+pub mod admission;
 pub mod aggregate;
 pub mod batch;
 pub mod block;
 pub mod effects;
 pub mod event;
+pub mod fair;
 pub mod hash_key;
 pub mod limits;
 pub mod mapping;

@@ -28,6 +28,27 @@ pub struct Quotas {
     pub fuel_per_second: Option<u64>,
 }
 
+/// What one function is due among its tenant's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FunctionQuotas {
+    /// Its share of its tenant's fuel, 1 … 1,000 against the weights of the tenant's other
+    /// functions. Default 100.
+    pub weight: u32,
+    /// Attempts that run at a time, at the most, and kept for it from what the tenant may have.
+    /// `None`: what the others leave. Lambda's `ReservedConcurrentExecutions`.
+    pub reserved_concurrency: Option<u32>,
+}
+
+impl Default for FunctionQuotas {
+    fn default() -> Self {
+        Self {
+            weight: DEFAULT_WEIGHT,
+            reserved_concurrency: None,
+        }
+    }
+}
+
 /// The weight of a tenant, or of a function among its tenant's, that names none.
 pub const DEFAULT_WEIGHT: u32 = 100;
 /// The highest weight.

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::admission::Standing;
 use crate::batch::{Batch, BatchContext};
 use crate::effects::Effects;
 use crate::limits::FunctionLimits;
 use crate::outcome::Outcome;
-use crate::quotas::Quotas;
+use crate::quotas::{FunctionQuotas, Quotas};
 use crate::tenant::{Scope, TenantId};
 use crate::time::UnixMillis;
 
@@ -47,6 +48,17 @@ pub trait Sandbox: Send + Sync {
     /// A sandbox that runs nothing for real takes no notice.
     fn set_quotas(&self, tenant: TenantId, quotas: &Quotas) {
         let _ = (tenant, quotas);
+    }
+
+    /// What a function is due among its tenant's from now on. One that was never named has
+    /// [`FunctionQuotas::default`].
+    fn set_function_quotas(&self, owner: &Arc<Owner>, quotas: FunctionQuotas) {
+        let _ = (owner, quotas);
+    }
+
+    /// What tenants hold and wait for at this moment.
+    fn standings(&self) -> Vec<(TenantId, Standing)> {
+        Vec::new()
     }
 
     /// The engine with its version: another one may count fuel differently.
@@ -170,7 +182,7 @@ pub enum Input {
 }
 
 /// Who pays for an attempt: the tenant, and its function.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner {
     /// Account and region.
     pub scope: Scope,

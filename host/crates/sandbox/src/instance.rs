@@ -20,9 +20,9 @@ use shardmill_core::sandbox::{
     Again, Carrier, Input, Invocation, LoadError, Mode, NoState, Report, Usage,
 };
 use shardmill_core::{BatchContext, Outcome, UnixMillis};
-use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::{Instance, Memory, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
 
+use crate::admission::Reservation;
 use crate::effects::{EffectBuffer, Keep, Tagging};
 use crate::guest::{Guest, Ledger};
 use crate::limiter::Limiter;
@@ -31,10 +31,6 @@ use crate::module::{Code, Exports, LoadedModule, carrier_of};
 use crate::output::{MAX_RESPONSE_BYTES, Output};
 use crate::trap::{self, Circumstances, Stop};
 use crate::wasi::Wasi;
-
-/// What an attempt holds while it runs, its slot and its memory; free again before its report is
-/// handed over.
-pub(crate) type Reservation = [OwnedSemaphorePermit; 2];
 
 /// Fuel for a start function and `shardmill_abi_v1`.
 const ABI_FUEL: u64 = 10_000_000;
@@ -113,6 +109,7 @@ pub(crate) async fn attempt(
         ended => ended,
     };
     let fuel = fuel_allowed - left.saturating_sub(unsettled);
+    signals.spent(fuel);
     let guest = store.into_data();
     drop(reservation);
     let usage = Usage {

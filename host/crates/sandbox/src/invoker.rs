@@ -1,13 +1,12 @@
 //! The threads that run guests, apart from the I/O runtime.
 //!
-//! All attempts stand in one queue; a thread takes the first, runs it for one slice, and puts it
-//! behind the others: first come, first served, slice by slice. A sleeping attempt holds no
-//! thread. Nothing wakes an attempt but its own timer or its caller's going away, so this needs no
-//! runtime and no wakers.
+//! A thread takes the attempt whose slice is next (`schedule` says which), runs it for one slice,
+//! and puts it back. A sleeping attempt holds no thread. Nothing wakes an attempt but its own
+//! timer or its caller's going away, so this needs no runtime and no wakers.
 //!
 //! An attempt is dropped, and with it its instance, on the thread that ran it last.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -15,9 +14,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::thread::{self, JoinHandle};
 
+use shardmill_core::TenantId;
+use shardmill_core::quotas::Quotas;
+use shardmill_core::sandbox::Owner;
 use tokio::time::Instant;
 
-use crate::meter::{Signals, panic_message};
+use crate::meter::{SLICE_FUEL, Signals, panic_message};
+use crate::schedule::{Next, Schedule, Slice};
 
 /// What a thread runs: an attempt that hands its report over itself.
 pub(crate) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -50,15 +53,31 @@ impl Invokers {
     }
 
     /// Queues an attempt. Dropping the ticket before the attempt has ended cancels it.
-    pub(crate) fn submit(&self, work: Work, signals: Arc<Signals>) -> Ticket {
-        self.queue.submit(Task {
+    pub(crate) fn submit(&self, owner: &Arc<Owner>, work: Work, signals: Arc<Signals>) -> Ticket {
+        let task = Task {
             work,
             signals: Arc::clone(&signals),
-        });
+            charged: 0,
+        };
+        self.queue.submit(Arc::clone(owner), task);
         Ticket {
             queue: Arc::clone(&self.queue),
+            owner: Arc::clone(owner),
             signals,
         }
+    }
+
+    /// What a tenant may have from now on.
+    pub(crate) fn set_quotas(&self, tenant: TenantId, quotas: &Quotas) {
+        let mut state = self.queue.lock();
+        state.schedule.set_quotas(tenant, quotas, Instant::now());
+        drop(state);
+        self.queue.changed.notify_one();
+    }
+
+    /// A function's weight among its tenant's from now on.
+    pub(crate) fn set_weight(&self, owner: &Arc<Owner>, weight: u32) {
+        self.queue.lock().schedule.set_weight(owner, weight);
     }
 }
 
@@ -78,6 +97,7 @@ impl Drop for Invokers {
 /// A caller's hold on its attempt.
 pub(crate) struct Ticket {
     queue: Arc<Queue>,
+    owner: Arc<Owner>,
     signals: Arc<Signals>,
 }
 
@@ -85,7 +105,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.signals.is_finished() {
             self.signals.cancel();
-            self.queue.hurry(&self.signals);
+            self.queue.hurry(&self.owner, &self.signals);
         }
     }
 }
@@ -93,6 +113,8 @@ impl Drop for Ticket {
 struct Task {
     work: Work,
     signals: Arc<Signals>,
+    /// Fuel that its slices were charged so far.
+    charged: u64,
 }
 
 #[derive(Default)]
@@ -103,9 +125,11 @@ struct Queue {
 
 #[derive(Default)]
 struct State {
-    ready: VecDeque<Task>,
+    schedule: Schedule<Task>,
+    /// Those that nobody waits for any more: they only have to be dropped.
+    cancelled: Vec<Task>,
     /// By the instant of waking; the number keeps equal instants apart, in order.
-    sleeping: BTreeMap<(Instant, u64), Task>,
+    sleeping: BTreeMap<(Instant, u64), (Arc<Owner>, Task)>,
     slept: u64,
     idle: usize,
     stopping: bool,
@@ -116,31 +140,39 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn submit(&self, task: Task) {
+    fn submit(&self, owner: Arc<Owner>, task: Task) {
         let mut state = self.lock();
-        state.ready.push_back(task);
+        state.schedule.push(owner, task);
         if state.idle > 0 {
             self.changed.notify_one();
         }
     }
 
-    /// Puts `back` where it belongs and waits for the next attempt to run; `None` at the end.
-    fn turn(&self, back: Option<Task>) -> Option<Task> {
+    /// Puts what ran where it belongs and waits for the next attempt to run; `None` at the end.
+    fn turn(&self, ran: Option<Ran>) -> Option<Turn> {
         let mut state = self.lock();
-        if let Some(task) = back {
-            state.put_back(task);
+        if let Some(ran) = ran {
+            state.put_back(ran);
         }
         loop {
             if state.stopping {
                 return None;
             }
-            let next_timer = state.wake_sleepers();
-            if let Some(task) = state.ready.pop_front() {
-                if state.idle > 0 && !state.ready.is_empty() {
-                    self.changed.notify_one();
-                }
-                return Some(task);
+            if let Some(task) = state.cancelled.pop() {
+                return Some(Turn::Drop(task));
             }
+            let now = Instant::now();
+            let next_timer = state.wake_sleepers(now);
+            let more_fuel = match state.schedule.pop(now) {
+                Next::Run(owner, task) => {
+                    if state.idle > 0 && !state.schedule.is_idle() {
+                        self.changed.notify_one();
+                    }
+                    return Some(Turn::Run(owner, task));
+                }
+                Next::Wait(until) => until,
+            };
+            let next_timer = next_timer.into_iter().chain(more_fuel).min();
             state.idle += 1;
             state = match next_timer {
                 None => self
@@ -159,16 +191,22 @@ impl Queue {
         }
     }
 
-    /// Lets a cancelled sleeper be dropped now rather than when it would have woken.
-    fn hurry(&self, signals: &Arc<Signals>) {
+    /// Lets a cancelled attempt be dropped now rather than when it would have woken, or had its
+    /// turn. One that runs is dropped after its slice.
+    fn hurry(&self, owner: &Arc<Owner>, signals: &Arc<Signals>) {
         let mut state = self.lock();
+        let is = |task: &Task| Arc::ptr_eq(&task.signals, signals);
         let key = state
             .sleeping
             .iter()
-            .find(|(_, t)| Arc::ptr_eq(&t.signals, signals))
+            .find(|(_, (_, t))| is(t))
             .map(|(k, _)| *k);
-        if let Some(task) = key.and_then(|key| state.sleeping.remove(&key)) {
-            state.ready.push_front(task);
+        let task = match key.and_then(|key| state.sleeping.remove(&key)) {
+            Some((_, task)) => Some(task),
+            None => state.schedule.remove(owner, is),
+        };
+        if let Some(task) = task {
+            state.cancelled.push(task);
             if state.idle > 0 {
                 self.changed.notify_one();
             }
@@ -183,63 +221,114 @@ impl Queue {
     fn take_all(&self) -> Vec<Task> {
         let mut state = self.lock();
         let sleeping = std::mem::take(&mut state.sleeping);
-        state
-            .ready
-            .drain(..)
-            .chain(sleeping.into_values())
-            .collect()
+        let mut all = state.schedule.drain();
+        all.append(&mut state.cancelled);
+        all.extend(sleeping.into_values().map(|(_, task)| task));
+        all
     }
 }
 
 impl State {
-    fn put_back(&mut self, task: Task) {
-        match task.signals.wake_at() {
-            Some(at) if !task.signals.is_cancelled() => {
-                self.slept += 1;
-                self.sleeping.insert((at, self.slept), task);
+    fn put_back(&mut self, ran: Ran) {
+        let Ran {
+            owner,
+            task,
+            slice,
+            at,
+        } = ran;
+        self.schedule.settle(&owner, slice, at);
+        let tenant = owner.scope.tenant;
+        match task.map(|task| (task.signals.wake_at(), task)) {
+            None => self.schedule.forget(tenant),
+            Some((_, task)) if task.signals.is_cancelled() => {
+                self.cancelled.push(task);
+                self.schedule.forget(tenant);
             }
-            _ => self.ready.push_back(task),
+            Some((Some(at), task)) => {
+                self.slept += 1;
+                self.sleeping.insert((at, self.slept), (owner, task));
+                self.schedule.forget(tenant);
+            }
+            Some((None, task)) => self.schedule.push(owner, task),
         }
     }
 
-    /// Moves the sleepers that are due behind the others; the instant of the next one.
-    fn wake_sleepers(&mut self) -> Option<Instant> {
-        let mut now = None;
+    /// Lets the sleepers that are due wait for their slices; the instant of the next one.
+    fn wake_sleepers(&mut self, now: Instant) -> Option<Instant> {
         while let Some(first) = self.sleeping.first_entry() {
             let at = first.key().0;
-            if at > *now.get_or_insert_with(Instant::now) {
+            if at > now {
                 return Some(at);
             }
-            self.ready.push_back(first.remove());
+            let (owner, task) = first.remove();
+            self.schedule.push(owner, task);
         }
         None
     }
 }
 
+/// What a thread is to do.
+enum Turn {
+    /// Run one slice.
+    Run(Arc<Owner>, Task),
+    /// Nobody waits for it.
+    Drop(Task),
+}
+
+/// A slice that was run: what is left of its attempt, unless it has ended.
+struct Ran {
+    owner: Arc<Owner>,
+    task: Option<Task>,
+    slice: Slice,
+    at: Instant,
+}
+
 fn run(queue: &Queue) {
-    let mut back = None;
-    while let Some(mut task) = queue.turn(back.take()) {
-        // An attempt catches its own panics and answers; this keeps the thread whatever happens.
-        let caught = catch_unwind(AssertUnwindSafe(move || {
-            if task.signals.is_cancelled() {
-                return None;
-            }
-            let polled = task
-                .work
-                .as_mut()
-                .poll(&mut Context::from_waker(Waker::noop()));
-            if polled.is_ready() {
-                task.signals.finish();
-                return None;
-            }
-            Some(task)
-        }));
-        back = caught.unwrap_or_else(|panic| {
-            tracing::error!(
-                panic = panic_message(&*panic),
-                "an attempt panicked outside its guest"
-            );
-            None
-        });
+    let mut ran = None;
+    while let Some(turn) = queue.turn(ran.take()) {
+        match turn {
+            Turn::Drop(task) => caught(|| drop(task)).unwrap_or_default(),
+            Turn::Run(owner, task) => ran = Some(slice(owner, task)),
+        }
     }
+}
+
+/// Runs one slice of an attempt, and drops it when it has ended.
+fn slice(owner: Arc<Owner>, mut task: Task) -> Ran {
+    let start = Instant::now();
+    let ran = caught(move || {
+        let mut context = Context::from_waker(Waker::noop());
+        if task.work.as_mut().poll(&mut context).is_ready() {
+            task.signals.finish();
+            return (task.signals.fuel().saturating_sub(task.charged), None);
+        }
+        // What a sleeping attempt burnt since its last slice is charged with the next.
+        let fuel = match task.signals.wake_at() {
+            None => SLICE_FUEL,
+            Some(_) => 0,
+        };
+        task.charged += fuel;
+        (fuel, Some(task))
+    });
+    let (fuel, task) = ran.unwrap_or_default();
+    let at = Instant::now();
+    Ran {
+        owner,
+        task,
+        slice: Slice {
+            fuel,
+            ran: at.saturating_duration_since(start),
+        },
+        at,
+    }
+}
+
+/// An attempt catches its own panics and answers; this keeps the thread whatever happens.
+fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
+    let caught = catch_unwind(AssertUnwindSafe(work));
+    let log = |panic: &Box<dyn std::any::Any + Send>| {
+        let panic = panic_message(&**panic);
+        tracing::error!(panic, "an attempt panicked outside its guest");
+    };
+    caught.inspect_err(log).ok()
 }

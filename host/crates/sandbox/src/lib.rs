@@ -8,6 +8,7 @@
 //! A map, in the order in which an invocation passes through:
 //!
 //! - `sandbox`: the front; admission against the memory budget
+//! - `admission`: slots and memory; `schedule`: whose slice is next
 //! - `invoker`: the threads that run guests, slice by slice, and `meter`, which measures slices
 //! - `instance`: one attempt on one instance, from the batch in its memory to its outcome
 //! - `guest`: what the host keeps beside a running guest, its fuel ledger above all
@@ -17,6 +18,7 @@
 //! - `module`, `engine`: checking, before any of this; `compiler`, the child process that compiles,
 //!   and `artifacts`, what it made
 
+mod admission;
 mod artifacts;
 mod calls;
 mod compiler;
@@ -26,10 +28,12 @@ mod guest;
 mod instance;
 mod invoker;
 mod limiter;
+mod machine;
 mod meter;
 mod module;
 mod output;
 mod sandbox;
+mod schedule;
 mod trap;
 mod wasi;
 

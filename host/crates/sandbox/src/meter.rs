@@ -27,6 +27,7 @@ pub(crate) struct Signals {
     cancelled: AtomicBool,
     finished: AtomicBool,
     slices: AtomicU64,
+    fuel: AtomicU64,
     wake_at: Mutex<Option<Instant>>,
     /// Set on simulated time: what was slept and is not charged yet.
     skipped: Option<Mutex<Duration>>,
@@ -56,6 +57,16 @@ impl Signals {
 
     pub(crate) fn is_finished(&self) -> bool {
         self.finished.load(Ordering::Acquire)
+    }
+
+    /// The attempt has ended after this much fuel.
+    pub(crate) fn spent(&self, fuel: u64) {
+        self.fuel.store(fuel, Ordering::Relaxed);
+    }
+
+    /// Fuel of an attempt that has ended.
+    pub(crate) fn fuel(&self) -> u64 {
+        self.fuel.load(Ordering::Relaxed)
     }
 
     /// Number of the slice that runs, from 1.

@@ -2,32 +2,34 @@
 //!
 //! **Admission.** An attempt holds a slot and its whole memory limit against a budget of the
 //! process while it runs, so that a guest's grow never fails for another guest's sake. Waiting
-//! for that is not an attempt; waiting too long is a throttle. Requests are served in order.
+//! for that is not an attempt; waiting too long is a throttle. `shardmill_core::admission` says who
+//! is next.
 
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use shardmill_core::admission::{Amount, Standing};
 use shardmill_core::effects::Effects;
+use shardmill_core::quotas::{FunctionQuotas, Quotas};
 use shardmill_core::sandbox::{
-    Again, BoxFuture, Carrier, Input, Invocation, LoadError, Module, Report, Usage,
+    Again, BoxFuture, Carrier, Input, Invocation, LoadError, Module, Owner, Report, Usage,
 };
-use shardmill_core::{Outcome, Sandbox};
+use shardmill_core::{Outcome, Sandbox, TenantId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use wasmtime::{Engine, Linker};
 
+use crate::admission::Gate;
 use crate::artifacts::Artifacts;
 use crate::compiler::CompilerConfig;
 use crate::engine;
 use crate::guest::Guest;
-use crate::instance::{self, Reservation};
+use crate::instance;
 use crate::invoker::Invokers;
+use crate::machine;
 use crate::meter::Signals;
 use crate::module::{self, Code, LoadedModule};
-
-/// Memory is reserved in pages of WebAssembly.
-const PAGE_BYTES: u64 = 64 << 10;
 
 /// Modules that are compiled or checked at a time. Each may use every core while it compiles.
 const LOADS: u32 = 2;
@@ -37,10 +39,11 @@ const LOADS: u32 = 2;
 pub struct SandboxConfig {
     /// Threads that run guests. Default: one per core.
     pub invoker_threads: usize,
-    /// Memory of all running guests together, bytes. Default: 8 GiB, which is 64 invocations of
-    /// 128 MiB: what counts is what they may use, not what they do.
+    /// Memory of all running guests together, bytes. Default: half of what this process may have,
+    /// at least 1 GiB: what counts is what they may use, not what they do.
     pub memory_budget_bytes: u64,
-    /// Attempts that run at a time, 1 … 4,096. Default: 256. Each takes 4 GiB of address space.
+    /// Attempts that run at a time, 1 … 4,096. Default: 1,000, as of an account of Lambda's. Each
+    /// takes 4 GiB of address space.
     pub concurrency: u32,
     /// How long an attempt waits for a slot and its memory before it is throttled. Default: 10 s.
     pub admission_timeout: Duration,
@@ -59,8 +62,8 @@ impl Default for SandboxConfig {
     fn default() -> Self {
         Self {
             invoker_threads: std::thread::available_parallelism().map_or(1, NonZero::get),
-            memory_budget_bytes: 8 << 30,
-            concurrency: 256,
+            memory_budget_bytes: (machine::memory_bytes() / 2).max(1 << 30),
+            concurrency: 1_000,
             admission_timeout: Duration::from_secs(10),
             max_module_bytes: 64 << 20,
             compiler: None,
@@ -75,6 +78,7 @@ impl SandboxConfig {
         Self {
             invoker_threads: 1,
             concurrency: 4,
+            memory_budget_bytes: 4 << 30,
             simulated_time: true,
             ..Self::default()
         }
@@ -102,8 +106,7 @@ pub struct WasmSandbox {
     artifacts: Option<Arc<Artifacts>>,
     linker: Arc<Linker<Guest>>,
     invokers: Invokers,
-    slots: Arc<Semaphore>,
-    memory: Arc<Semaphore>,
+    gate: Arc<Gate>,
     loads: Arc<Semaphore>,
 }
 
@@ -142,8 +145,10 @@ impl WasmSandbox {
             artifacts,
             linker: Arc::new(linker),
             invokers,
-            slots: Arc::new(Semaphore::new(concurrency as usize)),
-            memory: Arc::new(Semaphore::new(pages(config.memory_budget_bytes) as usize)),
+            gate: Gate::new(Amount {
+                slots: u64::from(concurrency),
+                bytes: config.memory_budget_bytes,
+            }),
             loads: Arc::new(Semaphore::new(LOADS as usize)),
             config,
         })
@@ -151,9 +156,7 @@ impl WasmSandbox {
 
     /// What guests hold at this moment: all zero when none runs.
     pub fn in_use(&self) -> InUse {
-        let free = self.memory.available_permits() as u64;
-        let reserved_bytes =
-            (u64::from(pages(self.config.memory_budget_bytes)) - free) * PAGE_BYTES;
+        let reserved_bytes = self.config.memory_budget_bytes - self.gate.free().bytes;
         let pool = self.engine.pooling_allocator_metrics();
         pool.map_or_else(InUse::default, |pool| InUse {
             instances: pool.core_instances(),
@@ -247,7 +250,8 @@ impl WasmSandbox {
             drop(turn);
             let _ = answer.send((code, carrier));
         };
-        let _ticket = self.invokers.submit(Box::pin(work), signals);
+        let owner = Arc::default();
+        let _ticket = self.invokers.submit(&owner, Box::pin(work), signals);
         answered.await.ok()
     }
 
@@ -268,9 +272,14 @@ impl WasmSandbox {
             };
             return throttled(format!("the module takes {takes}"));
         }
-        let reservation = match self.admit(invocation.limits.memory_bytes).await {
+        let owner = Arc::clone(&invocation.owner);
+        let (bytes, span) = (
+            invocation.limits.memory_bytes,
+            self.config.admission_timeout,
+        );
+        let reservation = match self.gate.admit(&owner, bytes, span).await {
             Ok(reservation) => reservation,
-            Err(reason) => return throttled(reason),
+            Err(reason) => return throttled(reason.to_string()),
         };
         let signals = Arc::new(if self.config.simulated_time {
             Signals::simulated()
@@ -283,37 +292,10 @@ impl WasmSandbox {
             let _ = report
                 .send(instance::attempt(&module, (invocation, again), running, reservation).await);
         };
-        let _ticket = self.invokers.submit(Box::pin(work), signals);
+        let _ticket = self.invokers.submit(&owner, Box::pin(work), signals);
         reported
             .await
             .unwrap_or_else(|_| throttled("host fault: the attempt was lost".into()))
-    }
-
-    async fn admit(&self, memory_bytes: u64) -> Result<Reservation, String> {
-        let budget = self.config.memory_budget_bytes;
-        if pages(memory_bytes) > pages(budget) {
-            return Err(format!(
-                "the function's memory limit of {memory_bytes} bytes is above the sandbox's budget of {budget} bytes"
-            ));
-        }
-        let reserve = async {
-            let slot = Arc::clone(&self.slots).acquire_owned().await;
-            let memory = Arc::clone(&self.memory)
-                .acquire_many_owned(pages(memory_bytes))
-                .await;
-            Some([slot.ok()?, memory.ok()?])
-        };
-        let span = self.config.admission_timeout;
-        match tokio::time::timeout(span, reserve).await {
-            Ok(Some(reservation)) => Ok(reservation),
-            Ok(None) => Err("the sandbox is closed".into()),
-            Err(_) => Err(format!(
-                "no free slot and memory within {span:?}: {} of {} slots and {} of {budget} bytes are free",
-                self.slots.available_permits(),
-                self.config.concurrency,
-                self.memory.available_permits() as u64 * PAGE_BYTES,
-            )),
-        }
     }
 }
 
@@ -330,13 +312,23 @@ impl Sandbox for WasmSandbox {
         Box::pin(self.invoke(invocation, Some(again)))
     }
 
+    fn set_quotas(&self, tenant: TenantId, quotas: &Quotas) {
+        self.invokers.set_quotas(tenant, quotas);
+        self.gate.set_quotas(tenant, quotas);
+    }
+
+    fn set_function_quotas(&self, owner: &Arc<Owner>, quotas: FunctionQuotas) {
+        self.invokers.set_weight(owner, quotas.weight);
+        self.gate.set_reserved(owner, quotas.reserved_concurrency);
+    }
+
+    fn standings(&self) -> Vec<(TenantId, Standing)> {
+        self.gate.standings()
+    }
+
     fn engine(&self) -> String {
         format!("shardmill {} ({})", env!("CARGO_PKG_VERSION"), engine::NAME)
     }
-}
-
-fn pages(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(PAGE_BYTES)).unwrap_or(u32::MAX)
 }
 
 fn throttled(reason: String) -> Report {

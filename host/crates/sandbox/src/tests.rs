@@ -9,6 +9,7 @@ mod invokers;
 mod limits;
 mod records;
 mod replays;
+mod tenants;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

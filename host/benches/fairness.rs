@@ -1,0 +1,277 @@
+//! What a tenant gets beside neighbours that spin, flood and fail for ever, against what it gets
+//! beside as many that behave.
+//!
+//! All neighbours always want more than their share: eight attempts of each are under way, or are
+//! wanted, at any time.
+//!
+//! - *good*: attempts of a few milliseconds of fuel that succeed.
+//! - *spin*: attempts that never end by themselves, each cut off at a billion units of fuel.
+//! - *flood*: 64 attempts at a time instead of eight, that do nothing.
+//! - *fail*: attempts that touch 16 MiB of fresh memory, trap, and come again at once.
+//!
+//! The tenant that is watched asks for attempts of a few milliseconds. *Share*: eight at a time;
+//! attempts that it ends in a second, beside bad neighbours over beside good ones. *Wait*: one at a
+//! time, each after a pause of a millisecond; from asking to the report, less what the attempt ran
+//! itself, 99th percentile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use shardmill_core::limits::FunctionLimits;
+use shardmill_core::sandbox::{Invocation, Module, Owner, Sandbox};
+use shardmill_core::{Batch, Scope, TenantId};
+use shardmill_sandbox::{SandboxConfig, WasmSandbox};
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+use crate::bench::Bench;
+use crate::figure::{Figure, Unit};
+use crate::guests;
+use crate::row::{Goal, Row};
+
+/// Attempts of a tenant at a time.
+const AT_A_TIME: usize = 8;
+/// Attempts of a tenant that floods.
+const FLOOD: usize = 64;
+/// Attempts whose waits make up one sample.
+const WAITS: usize = 400;
+
+const GOOD: &str = "(local.set $n (i64.const 6000000))
+    (loop $l (br_if $l (i64.gt_s (local.tee $n (i64.sub (local.get $n) (i64.const 1))) (i64.const 0))))";
+const SPIN: &str = "(loop $l (br $l))";
+const NOTHING: &str = "";
+const FAIL: &str = "(drop (memory.grow (i32.const 256)))
+    (loop $l (i32.store (i32.add (i32.const 131072) (local.get $i)) (i32.const 1))
+        (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 4096))) (i32.const 16777216))))
+    (unreachable)";
+
+const KINDS: [(&str, &str, usize); 3] = [
+    ("spin", SPIN, AT_A_TIME),
+    ("flood", NOTHING, FLOOD),
+    ("fail", FAIL, AT_A_TIME),
+];
+
+pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
+    let host = Host::start()?;
+    let good = host.load(GOOD)?;
+    let turns = bench.choose(5, 1);
+    for (kind, body, at_a_time) in KINDS {
+        let bad = host.load(body)?;
+        for neighbours in [1, 10, 100] {
+            let mut taken = [Taken::default(), Taken::default()];
+            for turn in 0..turns {
+                bench.turn(&format!("{neighbours} that {kind}"), turn, turns);
+                for (taken, module, at_a_time) in [(0, &good, AT_A_TIME), (1, &bad, at_a_time)] {
+                    let crowd = host.crowd(neighbours, module, at_a_time);
+                    taken_of(&mut taken[taken], &host, &good, bench.choose(3.0, 0.5));
+                    drop(crowd);
+                    host.drain()?;
+                }
+            }
+            let [beside_good, beside_bad] = taken;
+            bench.add(
+                format!("attempts a second beside {neighbours} that {kind}"),
+                |group, name| {
+                    let rate = |taken: &Taken| taken.rates.clone();
+                    let of = |rates| Figure::of(Unit::RecordsPerSecond, rates);
+                    Row::new(group, name, of(rate(&beside_bad)))
+                        .limit(
+                            format!("beside {neighbours} good ones"),
+                            of(rate(&beside_good)),
+                        )
+                        .ratio(Figure::of_ratios(rate(&beside_bad), rate(&beside_good)))
+                        .goal(Goal::RatioAtLeast(0.9))
+                },
+            );
+            bench.add(
+                format!("wait, p99, beside {neighbours} that {kind}"),
+                |group, name| {
+                    let waits = |taken: &Taken| taken.waits.clone();
+                    Row::new(group, name, Figure::of_spans(waits(&beside_bad)))
+                        .limit(
+                            format!("beside {neighbours} good ones"),
+                            Figure::of_spans(waits(&beside_good)),
+                        )
+                        .ratio(Figure::of_ratios(
+                            waits(&beside_bad).iter().map(Duration::as_secs_f64),
+                            waits(&beside_good).iter().map(Duration::as_secs_f64),
+                        ))
+                        .goal(Goal::RatioAtMost(2.0))
+                },
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What the watched tenant got, a sample for each turn.
+#[derive(Default)]
+struct Taken {
+    rates: Vec<f64>,
+    waits: Vec<Duration>,
+}
+
+fn taken_of(taken: &mut Taken, host: &Host, good: &Arc<dyn Module>, seconds: f64) {
+    let me = owner(999_999);
+    let ended = Arc::new(AtomicU64::new(0));
+    let mut set = JoinSet::new();
+    for _ in 0..AT_A_TIME {
+        let (again, ended) = (host.again(&me, good), Arc::clone(&ended));
+        set.spawn_on(
+            async move {
+                loop {
+                    again.run().await;
+                    ended.fetch_add(1, Ordering::Relaxed);
+                }
+            },
+            host.runtime.handle(),
+        );
+    }
+    let sleep = |seconds| std::thread::sleep(Duration::from_secs_f64(seconds));
+    // Let the shares settle first.
+    sleep(seconds / 4.0);
+    let (began, before) = (Instant::now(), ended.load(Ordering::Relaxed));
+    sleep(seconds);
+    let done = ended.load(Ordering::Relaxed) - before;
+    taken
+        .rates
+        .push(done as f64 / began.elapsed().as_secs_f64());
+    host.runtime.block_on(set.shutdown());
+    let again = host.again(&me, good);
+    let mut waits: Vec<Duration> = (0..WAITS)
+        .map(|_| {
+            sleep(1e-3);
+            host.runtime.block_on(again.run())
+        })
+        .collect();
+    waits.sort();
+    taken.waits.push(waits[WAITS * 99 / 100]);
+}
+
+struct Host {
+    sandbox: Arc<WasmSandbox>,
+    runtime: Runtime,
+}
+
+/// Attempts of one owner at one module.
+#[derive(Clone)]
+struct Again {
+    sandbox: Arc<WasmSandbox>,
+    owner: Arc<Owner>,
+    module: Arc<dyn Module>,
+    batch: Batch,
+}
+
+/// Neighbours. They go away when this is dropped.
+struct Crowd {
+    _tasks: JoinSet<()>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Host {
+    fn start() -> anyhow::Result<Self> {
+        let sandbox = WasmSandbox::new(SandboxConfig::default())?;
+        Ok(Self {
+            sandbox: Arc::new(sandbox),
+            runtime: Runtime::new()?,
+        })
+    }
+
+    /// A handler with this body.
+    fn load(&self, body: &str) -> anyhow::Result<Arc<dyn Module>> {
+        let text = format!(
+            r#"(module
+            (memory (export "memory") 3)
+            (data (i32.const 16) "SMA1\01\00\00\00\00\00\00\00\00\00\00\00")
+            (func (export "shardmill_abi_v1") (result i32) (i32.const 2))
+            (func (export "shardmill_prepare") (param i32) (result i32) (i32.const 65536))
+            (func (export "shardmill_handle") (param $ptr i32) (param $len i32) (result i64)
+                (local $i i32) (local $n i64) {body} (i64.const 0x0000001000000010)))"#
+        );
+        let wasm = wat::parse_str(text).context("a handler as text")?;
+        let loaded = self
+            .runtime
+            .block_on(Sandbox::load(&*self.sandbox, wasm.into()));
+        loaded.context("load a handler")
+    }
+
+    fn again(&self, owner: &Arc<Owner>, module: &Arc<dyn Module>) -> Again {
+        Again {
+            sandbox: Arc::clone(&self.sandbox),
+            owner: Arc::clone(owner),
+            module: Arc::clone(module),
+            batch: Batch::default(),
+        }
+    }
+
+    /// Tenants that always want more.
+    fn crowd(&self, neighbours: u64, module: &Arc<dyn Module>, at_a_time: usize) -> Crowd {
+        let (mut tasks, stop) = (JoinSet::new(), Arc::new(AtomicBool::new(false)));
+        for tenant in 0..neighbours {
+            let again = self.again(&owner(tenant), module);
+            for _ in 0..at_a_time {
+                let (again, stop) = (again.clone(), Arc::clone(&stop));
+                let work = async move {
+                    while !stop.load(Ordering::Relaxed) {
+                        again.run().await;
+                    }
+                };
+                tasks.spawn_on(work, self.runtime.handle());
+            }
+        }
+        Crowd {
+            _tasks: tasks,
+            stop,
+        }
+    }
+
+    /// Waits until nothing runs any more.
+    fn drain(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.sandbox.in_use().instances > 0 {
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "attempts go on: {:?}",
+                self.sandbox.in_use()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+impl Again {
+    /// One attempt: how long it waited.
+    async fn run(&self) -> Duration {
+        let invocation = Invocation {
+            owner: Arc::clone(&self.owner),
+            limits: FunctionLimits {
+                fuel_base: 1_000_000_000,
+                memory_bytes: 32 << 20,
+                ..FunctionLimits::default()
+            },
+            ..guests::invocation(&self.module, &self.batch)
+        };
+        let began = Instant::now();
+        let report = Sandbox::invoke(&*self.sandbox, invocation).await;
+        began.elapsed().saturating_sub(report.usage.duration)
+    }
+}
+
+fn owner(tenant: u64) -> Arc<Owner> {
+    Arc::new(Owner {
+        scope: Scope {
+            tenant: TenantId::from_number(tenant).unwrap_or(TenantId::DEFAULT),
+            ..Scope::default()
+        },
+        function: "f".into(),
+    })
+}
