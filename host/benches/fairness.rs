@@ -63,9 +63,9 @@ pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
             let mut taken = [Taken::default(), Taken::default()];
             for turn in 0..turns {
                 bench.turn(&format!("{neighbours} that {kind}"), turn, turns);
-                for (taken, module, at_a_time) in [(0, &good, AT_A_TIME), (1, &bad, at_a_time)] {
+                for (side, module, at_a_time) in [(0, &good, AT_A_TIME), (1, &bad, at_a_time)] {
                     let crowd = host.crowd(neighbours, module, at_a_time);
-                    taken_of(&mut taken[taken], &host, &good, bench.choose(3.0, 0.5));
+                    taken_of(&mut taken[side], &host, &good, bench.choose(3.0, 0.5));
                     drop(crowd);
                     host.drain()?;
                 }

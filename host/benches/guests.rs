@@ -134,6 +134,7 @@ impl Guests {
 pub(crate) fn invocation(module: &Arc<dyn Module>, batch: &Batch) -> Invocation {
     Invocation {
         owner: Arc::default(),
+        mapping: None,
         module: Arc::clone(module),
         input: Input::Records(batch.clone()),
         context: context(),

@@ -100,6 +100,7 @@ impl Sandbox for Stub {
                 effects: Effects::default(),
                 usage: Usage::default(),
                 log: Vec::new(),
+                record_fuel: Vec::new(),
                 stderr_tail: String::new(),
                 output_cut_bytes: 0,
             }

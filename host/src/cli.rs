@@ -19,6 +19,7 @@ mod streams;
 mod tail;
 mod test;
 mod top;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -63,6 +64,8 @@ enum Command {
     Mappings(mappings::Arguments),
     /// Watch mappings and their shards on the whole screen
     Top(top::Arguments),
+    /// Show the fuel that functions burnt, by function, mapping, day or partition key
+    Usage(usage::Arguments),
     /// Show a function's counters
     Counters(counters::Arguments),
     /// Show the keyed state of a partition key
@@ -152,6 +155,7 @@ async fn run(command: Command, sandbox: NewSandbox) -> anyhow::Result<ExitCode> 
         Command::Functions(arguments) => functions::run(arguments).await?,
         Command::Mappings(arguments) => mappings::run(arguments).await?,
         Command::Top(arguments) => top::run(arguments).await?,
+        Command::Usage(arguments) => usage::run(arguments).await?,
         Command::Counters(arguments) => counters::run(arguments).await?,
         Command::State(arguments) => state::run(arguments).await?,
         Command::Deliveries(arguments) => deliveries::run(arguments).await?,

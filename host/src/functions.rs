@@ -347,6 +347,7 @@ impl Functions {
     ) -> Report {
         let invocation = Invocation {
             owner: Arc::clone(&loaded.owner),
+            mapping: None,
             module: Arc::clone(&loaded.module),
             input,
             context: BatchContext {

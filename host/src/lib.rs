@@ -17,4 +17,5 @@ pub mod serve;
 pub mod server;
 pub mod services;
 pub(crate) use shardmill_core::timestamp;
+pub mod usage;
 pub mod workloads;

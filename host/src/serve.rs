@@ -25,7 +25,7 @@ use crate::delivery::Delivery;
 use crate::manifest::{Manifest, Reconciler, WatchedFiles};
 use crate::services::Services;
 use crate::workloads::Workloads;
-use crate::{janitor, server};
+use crate::{janitor, server, usage};
 
 /// Makes the machine that guests run on, which keeps what it compiles in a folder, if there is one.
 /// The library does not name it, so that its tests need not link it.
@@ -94,6 +94,8 @@ pub async fn run(
 
     let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = JoinSet::new();
+    let (token, ledger) = (stop.clone(), Arc::clone(&workloads.usage));
+    tasks.spawn(async move { usage::run(ledger, token).await });
     let (token, kill_token) = (stop.clone(), kill.clone());
     tasks.spawn(async move { workloads.mappings.run(token, kill_token).await });
     let token = stop.clone();

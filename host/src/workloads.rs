@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::delivery::{self, Delivery};
 use crate::functions::Functions;
 use crate::mapping::{Failures, Ids, Mappings};
+use crate::usage::{Ledger, Metered};
 
 /// Functions, mappings and failures over one store and one sandbox. Cheap to clone.
 #[derive(Clone)]
@@ -20,6 +21,8 @@ pub struct Workloads {
     pub mappings: Mappings,
     /// Shows, replays and redrives what was given up.
     pub failures: Failures,
+    /// What functions used; `usage::run` writes it.
+    pub usage: Arc<Ledger>,
 }
 
 impl Workloads {
@@ -54,6 +57,8 @@ impl Workloads {
         delivery: Delivery,
         ids: Ids,
     ) -> Self {
+        let usage = Arc::new(Ledger::new(Arc::clone(&store), clock));
+        let sandbox: Arc<dyn Sandbox> = Arc::new(Metered::new(sandbox, Arc::clone(&usage)));
         let functions = Arc::new(Functions::new(
             Arc::clone(&store),
             Arc::clone(&sandbox),
@@ -73,6 +78,7 @@ impl Workloads {
             functions,
             mappings,
             failures,
+            usage,
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | `mappings/NAME/dry-run`, then `mappings/NAME/dry-run/ID` until it is done | | | tries filters or a module | |
 //! | `mappings/NAME/parked` | shows the parked keys | | | |
 //! | `counters/FUNCTION[?prefix=]`, `state/FUNCTION?key=` | shows | | | |
+//! | `usage[?days=]`, `usage/FUNCTION[?top=]` | what functions used; a function's partition keys | | | |
 //! | `failures[?FILTER]`, `failures/ID[?records=]` | shows | | imports: a file as body | one: deletes |
 //! | `failures/ID/replay` | | | does so; on another module: wasm as body | |
 //! | `failures/ID/redrive[?to_stream=]` | | | does so | |
@@ -32,6 +33,7 @@ mod metrics;
 mod request;
 mod state;
 mod streams;
+mod usage;
 
 use std::sync::Arc;
 
@@ -108,6 +110,8 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
         }
         ["counters", function] if method == Method::GET => return state::counters(call, function),
         ["state", function] if method == Method::GET => return state::state(call, function),
+        ["usage"] if method == Method::GET => return usage::list(call),
+        ["usage", function] if method == Method::GET => return usage::keys(call, function),
         ["failures"] if method == Method::GET => return failures::list(call),
         ["failures"] if method == Method::POST => return failures::import(call).await,
         ["failures", id] if method == Method::GET => return failures::get(call, id).await,
@@ -140,8 +144,8 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
         ["failures", _] => "GET, DELETE",
         ["failures", _, "export"] | ["deliveries"] => "GET",
         ["deliveries", _] => "GET, DELETE",
-        ["health" | "metrics" | "streams" | "functions" | "mappings"]
-        | ["streams" | "counters" | "state", _] => "GET",
+        ["health" | "metrics" | "streams" | "functions" | "mappings" | "usage"]
+        | ["streams" | "counters" | "state" | "usage", _] => "GET",
         _ => {
             return Err(Error::not_found(format!(
                 "no such path: /_shardmill/{}",

@@ -407,6 +407,7 @@ fn report(outcome: Outcome, effects: Effects) -> Report {
         effects,
         usage: Usage::default(),
         log: Vec::new(),
+        record_fuel: Vec::new(),
         stderr_tail: String::new(),
         output_cut_bytes: 0,
     }

@@ -194,6 +194,8 @@ pub struct Owner {
 pub struct Invocation {
     /// Who pays for it.
     pub owner: Arc<Owner>,
+    /// The name of the mapping that it is for; none: a person, or a deploy's dry run.
+    pub mapping: Option<Arc<str>>,
     /// The module, from the same sandbox.
     pub module: Arc<dyn Module>,
     /// What it gets.
@@ -240,6 +242,8 @@ pub struct Report {
     pub effects: Effects,
     /// What it used.
     pub usage: Usage,
+    /// In record mode, the fuel that was burnt when each record became current; empty otherwise.
+    pub record_fuel: Vec<u64>,
     /// Lines from `log` and standard output, in order, within the output limit.
     pub log: Vec<LogLine>,
     /// The end of standard error, lossily decoded, at most 4 KiB.

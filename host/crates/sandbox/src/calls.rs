@@ -9,7 +9,7 @@ use shardmill_core::sandbox::LogLevel;
 use wasmtime::{Caller, Linker, Result};
 
 use crate::effects::{Called, Code, MAX_STREAM_NAME_BYTES};
-use crate::guest::{Guest, charge, memory, out_of_bounds, range};
+use crate::guest::{Guest, charge, mark, memory, out_of_bounds, range};
 
 /// The imports' module.
 pub(crate) const MODULE: &str = "shardmill";
@@ -35,7 +35,11 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> Result<()> {
 
 fn progress(mut caller: Caller<'_, Guest>, index: i32) -> Result<i32> {
     charge(&mut caller, PROGRESS_FUEL)?;
-    code(caller.data_mut().effects.progress(index.cast_unsigned()))
+    let code = code(caller.data_mut().effects.progress(index.cast_unsigned()))?;
+    if code == 0 && caller.data().effects.is_by_record() {
+        mark(&mut caller)?;
+    }
+    Ok(code)
 }
 
 fn counter_add(

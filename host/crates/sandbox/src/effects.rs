@@ -119,6 +119,11 @@ impl EffectBuffer {
         self.current
     }
 
+    /// Whether the guest goes through its records one by one.
+    pub(crate) fn is_by_record(&self) -> bool {
+        self.tagging == Tagging::Fold
+    }
+
     /// Whether every record has been current; of interest in record mode.
     pub(crate) fn reached_the_end(&self) -> bool {
         self.current.map_or(0, |record| record + 1) == self.count

@@ -39,6 +39,8 @@ pub(crate) struct Guest {
 #[derive(Default)]
 pub(crate) struct Ledger {
     unsettled: u64,
+    /// What was left of the fuel when each record became current, in record mode.
+    marks: Vec<u64>,
     slice: u64,
     slice_start: u64,
     interval: u64,
@@ -48,6 +50,15 @@ impl Ledger {
     /// Fuel noted here but not taken from the store.
     pub(crate) fn unsettled(&self) -> u64 {
         self.unsettled
+    }
+
+    /// Fuel that was burnt of `allowed` when each record became current.
+    pub(crate) fn take_marks(&mut self, allowed: u64) -> Vec<u64> {
+        let mut marks = std::mem::take(&mut self.marks);
+        for mark in &mut marks {
+            *mark = allowed.saturating_sub(*mark);
+        }
+        marks
     }
 
     /// The yield interval after a settlement that leaves `left`.
@@ -75,6 +86,14 @@ pub(crate) fn charge(caller: &mut Caller<'_, Guest>, price: u64) -> Result<()> {
     if guest.ledger.unsettled >= SETTLE_FUEL {
         return settle(caller, left);
     }
+    Ok(())
+}
+
+/// Notes that a record has become current.
+pub(crate) fn mark(caller: &mut Caller<'_, Guest>) -> Result<()> {
+    let left = caller.get_fuel()?;
+    let ledger = &mut caller.data_mut().ledger;
+    ledger.marks.push(left.saturating_sub(ledger.unsettled));
     Ok(())
 }
 

@@ -59,6 +59,7 @@ pub(crate) async fn attempt(
         seed,
         module: _,
         owner: _,
+        mapping: _,
     } = invocation;
     context.deadline = now.plus(limits.timeout);
     let count = match &input {
@@ -391,6 +392,7 @@ fn report(
     Report {
         outcome,
         effects: guest.effects.finish(keep),
+        record_fuel: guest.ledger.take_marks(usage.fuel_allowed),
         usage,
         log: output.lines,
         stderr_tail: output.stderr_tail,

@@ -337,6 +337,7 @@ fn throttled(reason: String) -> Report {
         effects: Effects::default(),
         usage: Usage::default(),
         log: Vec::new(),
+        record_fuel: Vec::new(),
         stderr_tail: String::new(),
         output_cut_bytes: 0,
     }

@@ -189,6 +189,7 @@ fn invocation(module: &Arc<dyn Module>, count: usize) -> Invocation {
     };
     Invocation {
         owner: Arc::default(),
+        mapping: None,
         module: Arc::clone(module),
         input,
         context: BatchContext {

@@ -39,6 +39,8 @@ pub enum Table {
     Queue = 18,
     /// Messages of queues, by the queue's id and the message's: JSON.
     QueueMessage = 19,
+    /// What functions used, by day, function and mapping: JSON.
+    Usage = 22,
 }
 
 impl Table {
@@ -61,6 +63,7 @@ impl Table {
             17 => Self::OutboxPayload,
             18 => Self::Queue,
             19 => Self::QueueMessage,
+            22 => Self::Usage,
             _ => return None,
         })
     }

@@ -265,6 +265,7 @@ impl Version {
         };
         Invocation {
             owner: Arc::clone(&self.loaded.owner),
+            mapping: None,
             module: Arc::clone(&self.loaded.module),
             input,
             context: BatchContext {

@@ -170,6 +170,7 @@ mod tests {
             usage,
             log: Vec::new(),
             stderr_tail: stderr.into(),
+            record_fuel: Vec::new(),
             output_cut_bytes: 0,
         }
     }

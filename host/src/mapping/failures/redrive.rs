@@ -203,6 +203,7 @@ impl Failures {
         };
         let invocation = Invocation {
             owner: Arc::clone(&loaded.owner),
+            mapping: Some(entry.mapping.as_str().into()),
             module: Arc::clone(&loaded.module),
             input,
             context: BatchContext {

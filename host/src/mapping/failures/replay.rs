@@ -234,6 +234,7 @@ fn invocation(
     };
     Ok(Invocation {
         owner: Arc::new(owner),
+        mapping: None,
         module,
         input,
         context: inputs.context.clone(),

@@ -155,6 +155,7 @@ impl Place {
         let seed = self.seed(job);
         let invocation = Invocation {
             owner: Arc::clone(&loaded.owner),
+            mapping: Some(mapping.name.as_str().into()),
             module: Arc::clone(&loaded.module),
             input,
             context: self.context(job),

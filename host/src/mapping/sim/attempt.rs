@@ -282,6 +282,7 @@ pub(super) fn report(outcome: Outcome, effects: Effects) -> Report {
         effects,
         usage: Usage::default(),
         log: Vec::new(),
+        record_fuel: Vec::new(),
         stderr_tail: String::new(),
         output_cut_bytes: 0,
     }

@@ -157,6 +157,7 @@ fn report(outcome: Outcome, effects: Effects, usage: Usage) -> Report {
         effects,
         usage,
         log: Vec::new(),
+        record_fuel: Vec::new(),
         stderr_tail: String::new(),
         output_cut_bytes: 0,
     }

@@ -54,6 +54,7 @@ fn batch(records: usize, bytes: usize) -> Batch {
 fn given(batch: &Batch, kept: bool) -> (Invocation, Given) {
     let invocation = Invocation {
         owner: Arc::default(),
+        mapping: None,
         module: Arc::new(NoModule),
         input: Input::Records(batch.clone()),
         context: BatchContext {
