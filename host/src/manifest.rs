@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use shardmill_core::mapping::{Policy, StartingPosition};
-use shardmill_core::{Scope, StreamName};
+use shardmill_core::{Scope, StreamName, TenantId};
 
 use crate::delivery::{self, Destination};
 use crate::functions::FunctionSettings;
@@ -166,6 +166,30 @@ impl Manifest {
             ..table::RawManifest::default()
         };
         check::check(raw, base)
+    }
+
+    /// The same for another account.
+    pub(crate) fn of_tenant(&self, tenant: TenantId) -> Self {
+        let mut manifest = self.clone();
+        manifest.server.scope.tenant = tenant;
+        let scopes = (manifest.streams.iter_mut().map(|stream| &mut stream.scope))
+            .chain(
+                manifest
+                    .functions
+                    .iter_mut()
+                    .map(|function| &mut function.scope),
+            )
+            .chain(
+                manifest
+                    .mappings
+                    .iter_mut()
+                    .map(|mapping| &mut mapping.scope),
+            )
+            .chain(manifest.queues.iter_mut().map(|queue| &mut queue.scope));
+        for scope in scopes {
+            scope.tenant = tenant;
+        }
+        manifest
     }
 
     /// The modules that it names.

@@ -32,7 +32,7 @@ pub use failures::{
     Imported, Kept, Line, Page, RedriveOutcome, Redriven, Replay, Replayed, Room,
 };
 pub use fates::{Fate, FatesError, Placed};
-pub use ids::Ids;
+pub use ids::{Ids, Numbers};
 pub use metrics::{LastError, MappingMetrics, MetricsSnapshot, ShardMetrics};
 pub use operate::{RewindOptions, RewindTo};
 pub use parked::{ParkedKey, Release};

@@ -13,11 +13,13 @@ mod expect;
 mod facts;
 mod judge;
 mod lines;
+mod machine;
 mod report;
 mod run;
 mod simulated;
 mod span;
 mod table;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod world;
@@ -26,3 +28,4 @@ pub use cached::Cached;
 pub use check::Scenario;
 pub use error::BadScenario;
 pub use report::{Figures, Mismatch, Report};
+pub use tenants::MAX_TENANTS;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use shardmill_core::Sandbox;
 
 use super::print;
-use crate::scenario::{Cached, Scenario};
+use crate::scenario::{Cached, MAX_TENANTS, Scenario};
 use crate::serve::NewSimulated;
 
 /// Folders of this name are looked into below a folder that is named.
@@ -28,6 +28,9 @@ pub(super) struct Arguments {
     /// Where modules are that do not lie beside their scenario
     #[arg(long, env = "SHARDMILL_GUESTS", value_name = "FOLDER")]
     modules: Option<PathBuf>,
+    /// Run each for so many tenants at once on one host, too: none may get other results than alone
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=i64::from(MAX_TENANTS)))]
+    tenants: Option<u32>,
     /// Answer with JSON, for scripts
     #[arg(long)]
     json: bool,
@@ -57,9 +60,11 @@ pub(super) fn run(arguments: &Arguments, sandbox: NewSimulated) -> anyhow::Resul
         let scenario = Scenario::load(&file, arguments.modules.as_deref());
         let (good, answer) = match scenario {
             Ok(scenario) => {
-                let report = scenario
-                    .run(Arc::clone(&sandbox))
-                    .context("start a runtime")?;
+                let report = match arguments.tenants {
+                    None => scenario.run(Arc::clone(&sandbox)),
+                    Some(tenants) => scenario.run_for(&sandbox, tenants),
+                };
+                let report = report.context("start a runtime")?;
                 if !arguments.json {
                     print::text(print::plain(&report.text()))?;
                 }

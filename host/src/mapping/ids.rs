@@ -1,8 +1,10 @@
 //! Ids of mappings and of their requests: random, or counted where a run must give the same
 //! result every time (a guest's randomness is seeded with its mapping's id).
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
+use shardmill_core::TenantId;
 use uuid::{Builder, Uuid};
 
 /// Where ids come from.
@@ -11,17 +13,42 @@ pub enum Ids {
     /// Random ones.
     #[default]
     Random,
-    /// The numbers from this one on, in the form of a random UUID.
-    Counted(AtomicU64),
+    /// Each tenant's own numbers, in the form of a random UUID.
+    Counted(Numbers),
+}
+
+/// Numbers that each tenant gets in order, whatever others get.
+#[derive(Debug)]
+pub struct Numbers {
+    first: u64,
+    next: Mutex<HashMap<TenantId, u64>>,
+}
+
+impl Numbers {
+    /// The numbers from `first` on.
+    pub fn from(first: u64) -> Self {
+        Self {
+            first,
+            next: Mutex::default(),
+        }
+    }
+
+    fn next(&self, tenant: TenantId) -> u64 {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = next.entry(tenant).or_insert(self.first);
+        *next += 1;
+        *next - 1
+    }
 }
 
 impl Ids {
     /// An id that was not given before.
-    pub(super) fn next(&self) -> String {
+    pub(super) fn next(&self, tenant: TenantId) -> String {
         let id = match self {
             Self::Random => Uuid::new_v4(),
             Self::Counted(next) => {
-                let number = u128::from(next.fetch_add(1, Relaxed));
+                let number = next.next(tenant);
+                let number = u128::from(tenant.number()) << 64 | u128::from(number);
                 Builder::from_random_bytes(number.to_be_bytes()).into_uuid()
             }
         };

@@ -218,7 +218,7 @@ impl Releaser {
         let (from, shard) = (first.beginning(), first.shard());
         let to = head.batch.end_position().unwrap_or(from).max(from);
         let request_id = match key.release.request_id.as_str() {
-            "" => self.inner.request_id(),
+            "" => self.inner.request_id(&self.mapping.scope),
             kept => kept.to_owned(),
         };
         let part = Part {

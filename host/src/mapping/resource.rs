@@ -277,7 +277,7 @@ impl Mappings {
         let destination = request.on_failure.as_ref();
         let destination = destination.map(|d| inner.delivery.check(scope, d));
         let destination = destination.transpose()?.flatten();
-        let id = inner.ids.next();
+        let id = inner.ids.next(scope.tenant);
         let mapping = Mapping {
             name: request.name.unwrap_or_else(|| id.clone()),
             id,

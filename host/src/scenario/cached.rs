@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use shardmill_core::Sandbox;
-use shardmill_core::sandbox::{Again, BoxFuture, Invocation, LoadError, Module, Report};
+use shardmill_core::quotas::{FunctionQuotas, Quotas};
+use shardmill_core::sandbox::{Again, BoxFuture, Invocation, LoadError, Module, Owner, Report};
+use shardmill_core::{Sandbox, TenantId};
 
 /// A sandbox that keeps every module it has loaded, for as long as it lives.
 pub struct Cached {
@@ -43,6 +44,14 @@ impl Sandbox for Cached {
 
     fn replay(&self, invocation: Invocation, again: Again) -> BoxFuture<'_, Report> {
         self.inner.replay(invocation, again)
+    }
+
+    fn set_quotas(&self, tenant: TenantId, quotas: &Quotas) {
+        self.inner.set_quotas(tenant, quotas);
+    }
+
+    fn set_function_quotas(&self, owner: &Arc<Owner>, quotas: FunctionQuotas) {
+        self.inner.set_function_quotas(owner, quotas);
     }
 
     fn engine(&self) -> String {

@@ -223,7 +223,7 @@ fn failures(wanted: &[WantedFailure], found: &[FailureEntry]) -> Option<(String,
     Some((entries(wanted.len()), found))
 }
 
-fn entry_words(entry: &FailureEntry) -> String {
+pub(super) fn entry_words(entry: &FailureEntry) -> String {
     let cause = entry.cause.as_ref();
     let cause = cause.map_or_else(String::new, |c| {
         format!("{} ({}), ", c.name(), shown(c.to_string().as_bytes()))

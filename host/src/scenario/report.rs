@@ -17,6 +17,8 @@ pub struct Report {
     pub path: PathBuf,
     /// The scenario's name.
     pub name: String,
+    /// For how many tenants at once it was run.
+    pub tenants: u32,
     /// What is not as it was expected, in the order of the file's steps.
     pub mismatches: Vec<Mismatch>,
     /// What it took.
@@ -80,7 +82,11 @@ impl Report {
         let word = if self.passed() { "pass" } else { "FAIL" };
         let (name, path, took) = (&self.name, self.path.display(), self.took.as_millis());
         let simulated = whole_seconds(self.figures.simulated);
-        let mut text = format!("{word}  {name} ({path}), {simulated} in {took} ms\n");
+        let tenants = match self.tenants {
+            1 => String::new(),
+            tenants => format!(", {tenants} tenants"),
+        };
+        let mut text = format!("{word}  {name} ({path}), {simulated} in {took} ms{tenants}\n");
         if self.passed() {
             return text;
         }
@@ -118,6 +124,7 @@ impl Report {
             "file": self.path.display().to_string(),
             "name": self.name,
             "passed": self.passed(),
+            "tenants": self.tenants,
             "millis": self.took.as_millis() as u64,
             "simulated_millis": self.figures.simulated.as_millis() as u64,
             "records": self.figures.records,

@@ -1,17 +1,29 @@
-//! Runs a scenario: its steps one after the other, its expectations where they stand.
+//! Runs a scenario: its steps one after the other, its expectations where they stand. For several
+//! tenants on one host each step is done by all of them at once.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardmill_core::{HashKey, Sandbox, ShardId, Stream, reshard};
+use futures_util::future::join_all;
+use shardmill_core::{HashKey, Sandbox, ShardId, Stream, TenantId, reshard};
 
 use super::action::{Action, NewRecord, Step};
 use super::check::Scenario;
 use super::facts::Facts;
+use super::machine::Machine;
 use super::report::{Figures, Mismatch, Report};
 use super::simulated::Simulated;
 use super::span;
 use super::world::World;
+
+/// What came of a run for one tenant.
+#[derive(Default)]
+pub(super) struct Played {
+    pub(super) mismatches: Vec<Mismatch>,
+    pub(super) figures: Figures,
+    /// Those at the end; none where they could not be had.
+    pub(super) facts: Option<Facts>,
+}
 
 impl Scenario {
     /// Runs it on a clock of its own, which begins at its start and moves on when nothing is left
@@ -22,63 +34,105 @@ impl Scenario {
     /// The system has no room for a runtime.
     pub fn run(&self, sandbox: Arc<dyn Sandbox>) -> std::io::Result<Report> {
         let began = tokio::time::Instant::now();
+        let tenant = self.manifest.server.scope.tenant;
+        let played = self.play(sandbox, &[tenant], false)?;
+        let Played {
+            mismatches,
+            figures,
+            ..
+        } = played.into_iter().next().unwrap_or_default();
+        Ok(Report {
+            path: self.path.clone(),
+            name: self.name.clone(),
+            tenants: 1,
+            mismatches,
+            figures,
+            took: began.elapsed(),
+        })
+    }
+
+    /// Runs it for these tenants at once on one host; what came of it for each, in their order.
+    /// `among_others` keeps all to the same ticks, however many there are.
+    pub(super) fn play(
+        &self,
+        sandbox: Arc<dyn Sandbox>,
+        tenants: &[TenantId],
+        among_others: bool,
+    ) -> std::io::Result<Vec<Played>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
             .build()?;
-        let mut report = Report {
-            path: self.path.clone(),
-            name: self.name.clone(),
-            mismatches: Vec::new(),
-            figures: Figures::default(),
-            took: Duration::ZERO,
-        };
-        runtime.block_on(Box::pin(self.act(sandbox, &mut report)));
-        drop(runtime);
-        report.took = began.elapsed();
-        Ok(report)
+        let mut played: Vec<Played> = tenants.iter().map(|_| Played::default()).collect();
+        let sandbox = Arc::new(Simulated::new(sandbox));
+        let run = self.act(sandbox, (tenants, among_others), &mut played);
+        if let Err(error) = runtime.block_on(Box::pin(run)) {
+            for played in &mut played {
+                played.fault(self.function_line, "set-up", &error);
+            }
+        }
+        Ok(played)
     }
 
-    async fn act(&self, sandbox: Arc<dyn Sandbox>, report: &mut Report) {
-        let sandbox = Arc::new(Simulated::new(sandbox));
-        let world = World::start(self.manifest.clone(), self.start, Arc::clone(&sandbox)).await;
-        let mut world = match world {
-            Ok(world) => world,
-            Err(error) => return report.fault(self.function_line, "set-up", &error),
-        };
-        let mut went = true;
+    async fn act(
+        &self,
+        sandbox: Arc<Simulated>,
+        (tenants, among_others): (&[TenantId], bool),
+        played: &mut [Played],
+    ) -> anyhow::Result<()> {
+        let mut machine = Machine::start(self.start, sandbox).await?;
+        let manifests = tenants
+            .iter()
+            .map(|tenant| self.manifest.of_tenant(*tenant));
+        let worlds = manifests.map(|manifest| World::start(&machine, manifest, among_others));
+        let worlds: Result<Vec<World>, _> = join_all(worlds).await.into_iter().collect();
+        let mut runs: Vec<Run<'_>> = worlds?
+            .into_iter()
+            .zip(played)
+            .map(|(world, played)| Run {
+                world,
+                played,
+                went: true,
+            })
+            .collect();
         for step in &self.steps {
-            let stepped = self.step(&mut world, step).await;
-            went = stepped.is_ok();
-            if let Err(error) = stepped {
-                report.fault(step.line, &step.label, &error);
+            if let Some(killed) = step.action.ends_the_host() {
+                join_all(runs.iter_mut().map(|run| run.await_step(self, step))).await;
+                self.restart(&mut machine, &mut runs, killed).await?;
             }
-            if !step.expect.is_empty() {
-                let facts = world.facts().await;
-                report.judge(step.line, &step.expect, facts);
-            }
-            // What comes after a step that could not be done says nothing.
-            if !went {
-                break;
-            }
+            join_all(runs.iter_mut().map(|run| run.step(self, step))).await;
         }
-        let facts = world.facts().await;
-        if let Ok(facts) = &facts {
-            report.figures = Figures::of(facts, world.elapsed(self.start));
+        join_all(runs.iter_mut().map(|run| run.end(self))).await;
+        machine.stop(true).await;
+        Ok(())
+    }
+
+    async fn restart(
+        &self,
+        machine: &mut Machine,
+        runs: &mut [Run<'_>],
+        killed: bool,
+    ) -> anyhow::Result<()> {
+        machine.stop(killed).await;
+        for run in &mut *runs {
+            run.world.note_end().await?;
         }
-        if went {
-            let line = self.expect.first().map_or(1, |first| first.line);
-            report.judge(line, &self.expect, facts);
+        machine.start_again().await?;
+        for run in runs {
+            run.world.go_on(machine);
         }
-        world.end().await;
+        Ok(())
     }
 
     async fn step(&self, world: &mut World, step: &Step) -> anyhow::Result<()> {
-        if let Some(at) = step.at {
+        if let Some(at) = step.at
+            && step.action.ends_the_host().is_none()
+        {
             self.wait_until(world, at).await?;
         }
         match &step.action {
-            Action::None => {}
+            // The host has been started again for all.
+            Action::None | Action::Restart | Action::Kill => {}
             Action::Put { stream, records } => {
                 for part in records.chunk_by(|a, b| b.at.is_none() || a.at == b.at) {
                     if let Some(at) = part.first().and_then(|record: &NewRecord| record.at) {
@@ -91,8 +145,6 @@ impl Scenario {
             Action::Drain(limit) => return world.drain(*limit).await,
             Action::Pause => world.enable(false).await?,
             Action::Resume => world.enable(true).await?,
-            Action::Restart => world.restart(false).await?,
-            Action::Kill => world.restart(true).await?,
             Action::Deploy(wasm) => world.deploy(wasm.clone()).await?,
             Action::Split(stream, shard) => {
                 world
@@ -121,6 +173,68 @@ impl Scenario {
     }
 }
 
+/// One tenant's way through the steps.
+struct Run<'a> {
+    world: World,
+    played: &'a mut Played,
+    /// What comes after a step that could not be done says nothing.
+    went: bool,
+}
+
+impl Run<'_> {
+    async fn step(&mut self, scenario: &Scenario, step: &Step) {
+        if !self.went {
+            return;
+        }
+        let stepped = scenario.step(&mut self.world, step).await;
+        self.note(step, stepped);
+        if !step.expect.is_empty() {
+            let facts = self.world.facts().await;
+            self.played.judge(step.line, &step.expect, facts);
+        }
+    }
+
+    /// Waits for a step's time.
+    async fn await_step(&mut self, scenario: &Scenario, step: &Step) {
+        if let Some(at) = step.at
+            && self.went
+        {
+            let waited = scenario.wait_until(&mut self.world, at).await;
+            self.note(step, waited);
+        }
+    }
+
+    fn note(&mut self, step: &Step, done: anyhow::Result<()>) {
+        if let Err(error) = done {
+            self.played.fault(step.line, &step.label, &error);
+            self.went = false;
+        }
+    }
+
+    async fn end(&mut self, scenario: &Scenario) {
+        let facts = self.world.facts().await;
+        if let Ok(facts) = &facts {
+            self.played.figures = Figures::of(facts, self.world.elapsed(scenario.start));
+            self.played.facts = Some(facts.clone());
+        }
+        if self.went {
+            let line = scenario.expect.first().map_or(1, |first| first.line);
+            self.played.judge(line, &scenario.expect, facts);
+        }
+    }
+}
+
+impl Action {
+    /// Whether it ends the host and starts another one, and whether that kills it.
+    fn ends_the_host(&self) -> Option<bool> {
+        match self {
+            Self::Restart => Some(false),
+            Self::Kill => Some(true),
+            _ => None,
+        }
+    }
+}
+
 /// Where the upper half of a shard begins; anywhere for one that is not there.
 fn middle(stream: &Stream, shard: ShardId) -> HashKey {
     let range = stream.shard(shard).map(|shard| shard.range);
@@ -129,7 +243,7 @@ fn middle(stream: &Stream, shard: ShardId) -> HashKey {
     })
 }
 
-impl Report {
+impl Played {
     /// Notes that something could not be done.
     fn fault(&mut self, line: usize, place: &str, error: &anyhow::Error) {
         self.mismatches.push(Mismatch {

@@ -6,6 +6,7 @@
 //! nothing to do), and invocations of several shards end in the order in which they began: a run
 //! is the same every time, whatever the machine does.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,15 +14,18 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
 use bytes::Bytes;
-use shardmill_core::Outcome;
-use shardmill_core::sandbox::{BoxFuture, Input, Invocation, LoadError, Module, Report, Sandbox};
+use shardmill_core::quotas::{FunctionQuotas, Quotas};
+use shardmill_core::sandbox::{
+    BoxFuture, Input, Invocation, LoadError, Module, Owner, Report, Sandbox,
+};
+use shardmill_core::{Outcome, TenantId};
 
 use super::facts::Invoked;
 
 /// A sandbox whose every invocation is noted.
 pub(super) struct Simulated {
     inner: Arc<dyn Sandbox>,
-    invoked: Mutex<Vec<Invoked>>,
+    invoked: Mutex<HashMap<TenantId, Vec<Invoked>>>,
 }
 
 impl Simulated {
@@ -32,10 +36,11 @@ impl Simulated {
         }
     }
 
-    /// The invocations so far that ran a handler for a mapping.
-    pub(super) fn invoked(&self) -> Vec<Invoked> {
+    /// The invocations so far that ran a handler for a mapping of this tenant.
+    pub(super) fn invoked(&self, tenant: TenantId) -> Vec<Invoked> {
         let invoked = self.invoked.lock();
-        invoked.unwrap_or_else(PoisonError::into_inner).clone()
+        let invoked = invoked.unwrap_or_else(PoisonError::into_inner);
+        invoked.get(&tenant).cloned().unwrap_or_default()
     }
 
     fn run(&self, invocation: Invocation) -> Report {
@@ -44,12 +49,14 @@ impl Simulated {
             Input::Event { count, .. } => *count,
         };
         // The dry run of a deploy is nobody's invocation: it comes from no stream.
+        let tenant = invocation.owner.scope.tenant;
         let mapped = !invocation.context.stream.is_empty();
         let report = wait_for(self.inner.invoke(invocation));
         if mapped && !matches!(report.outcome, Outcome::Throttled { .. }) {
             let fuel = report.usage.fuel;
             let mut all = self.invoked.lock().unwrap_or_else(PoisonError::into_inner);
-            all.push(Invoked { records, fuel });
+            let own = all.entry(tenant).or_default();
+            own.push(Invoked { records, fuel });
         }
         report
     }
@@ -69,6 +76,14 @@ impl Sandbox for Simulated {
             }
             report
         })
+    }
+
+    fn set_quotas(&self, tenant: TenantId, quotas: &Quotas) {
+        self.inner.set_quotas(tenant, quotas);
+    }
+
+    fn set_function_quotas(&self, owner: &Arc<Owner>, quotas: FunctionQuotas) {
+        self.inner.set_function_quotas(owner, quotas);
     }
 
     fn engine(&self) -> String {

@@ -8,6 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use shardmill_core::sandbox::{self, BoxFuture, Invocation, LoadError, Module};
+use shardmill_core::{Sandbox, TenantId};
+
 use super::{Report, Scenario};
 use script::Script;
 
@@ -113,4 +117,69 @@ fn two_runs_are_alike_to_the_unit_of_fuel() {
     assert_eq!(first.mismatches.len(), 4, "{}", first.text());
     let second = run(text);
     assert_eq!(first.json(), second.json());
+}
+
+const SHARED: &str = r#"
+    [function]
+    wasm = "record.wasm"
+    [[stream]]
+    name = "in"
+    shards = 2
+    [mapping]
+    maximum_retry_attempts = 2
+    [[step]]
+    put = [{ key = "a", data = "ok" }, { name = "bad", key = "b", data = "error" }]
+    [[step]]
+    do = "restart"
+    [[step]]
+    put = [{ key = "c", data = "ok" }]
+    [[step]]
+    drain = "1m"
+    [expect]
+    records = { bad = "given_up: RetryAttemptsExhausted" }
+    "#;
+
+fn run_for(tenants: u32, sandbox: Arc<dyn Sandbox>) -> Report {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("record.wasm"), "record").unwrap();
+    let scenario = Scenario::parse(SHARED, Path::new("s.toml"), folder.path(), None).unwrap();
+    scenario.run_for(&sandbox, tenants).unwrap()
+}
+
+#[test]
+fn tenants_on_one_host_get_what_they_get_alone() {
+    let report = run_for(5, Arc::new(Script));
+    assert!(report.passed(), "{}", report.text());
+    assert!(report.text().contains(", 5 tenants\n"), "{}", report.text());
+}
+
+#[test]
+fn a_neighbour_that_can_be_noticed_is_a_difference() {
+    /// Burns a unit more for each other tenant that has run since the last deploy.
+    #[derive(Default)]
+    struct Leaky(std::sync::Mutex<std::collections::BTreeSet<TenantId>>);
+    impl Sandbox for Leaky {
+        fn load(&self, wasm: Bytes) -> BoxFuture<'_, Result<Arc<dyn Module>, LoadError>> {
+            Sandbox::load(&Script, wasm)
+        }
+        fn invoke(&self, invocation: Invocation) -> BoxFuture<'_, sandbox::Report> {
+            let mut seen = self.0.lock().unwrap();
+            if invocation.context.stream.is_empty() {
+                seen.clear();
+            } else {
+                seen.insert(invocation.owner.scope.tenant);
+            }
+            let others = seen.len().saturating_sub(1) as u64;
+            Box::pin(async move {
+                let mut report = Sandbox::invoke(&Script, invocation).await;
+                report.usage.fuel += others;
+                report
+            })
+        }
+    }
+    let report = run_for(3, Arc::new(Leaky::default()));
+    assert!(!report.passed());
+    let text = report.text();
+    assert!(text.contains("tenant 000000000002: invocation 1"), "{text}");
+    assert!(text.contains("as alone"), "{text}");
 }

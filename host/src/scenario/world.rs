@@ -1,30 +1,26 @@
-//! A host on simulated time: the store in memory, the real pollers and janitor, no HTTP.
+//! One tenant's side of a host on simulated time: what is put into its streams, and what has become
+//! of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use shardmill_core::reshard::Refusal;
 use shardmill_core::{Records, Scope, ShardId, ShardKey, Stream, StreamId, StreamName, UnixMillis};
-use shardmill_store::{Append, Key, Memory, ReadLimit, Route, Store, StreamChange, Table, Tx};
+use shardmill_store::{Append, Key, ReadLimit, Route, Store, StreamChange, Table, Tx};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use super::action::NewRecord;
 use super::facts::{Facts, RecordFact};
 use super::judge::list;
+use super::machine::Machine;
 use super::simulated::Simulated;
 use super::span;
 use crate::clock::Clock;
-use crate::delivery::{self, Delivery};
-use crate::janitor;
 use crate::manifest::{Manifest, Reconciler};
-use crate::mapping::{FailureBounds, FailureFilter, Fate, Ids, Placed, UpdateMapping};
-use crate::services::{Services, Settings};
+use crate::mapping::{FailureFilter, Fate, Placed, UpdateMapping};
 use crate::workloads::Workloads;
 
 /// How long a step has for what is due at once.
@@ -34,10 +30,8 @@ const PUT_RECORDS: usize = 500;
 /// How often facts are collected that time takes away: twice before records may be trimmed, which
 /// is after a day at the earliest.
 const COLLECTION: Duration = Duration::from_secs(12 * 3600);
-/// Entries of the failure store stay for longer than any scenario lasts.
-const FAILURES_AGE: Duration = Duration::from_secs(100 * 365 * 86_400);
-/// Ids that a host gives before the one after its restart begins with others.
-const IDS_OF_A_HOST: u64 = 1 << 40;
+/// Tenants that share a host go on after a drain at whole multiples of this.
+const TICK_MS: u64 = 100;
 
 pub(super) struct World {
     clock: Clock,
@@ -62,8 +56,10 @@ pub(super) struct World {
     overrun: Duration,
     /// What was put anywhere.
     own: BTreeSet<(StreamId, ShardId, u64)>,
-    restarts: u64,
-    host: Host,
+    /// The host that runs now.
+    workloads: Workloads,
+    /// Whether others run on the same host.
+    among_others: bool,
 }
 
 /// A record of a handler.
@@ -82,45 +78,29 @@ struct Counted {
     windows_closed: u64,
 }
 
-/// What a restart ends and begins anew.
-struct Host {
-    workloads: Workloads,
-    stop: CancellationToken,
-    kill: CancellationToken,
-    tasks: JoinSet<()>,
-}
-
 impl World {
-    /// Makes what the manifest names and starts.
+    /// Makes what the manifest names.
     pub(super) async fn start(
+        machine: &Machine,
         manifest: Manifest,
-        started: UnixMillis,
-        sandbox: Arc<Simulated>,
+        among_others: bool,
     ) -> anyhow::Result<Self> {
-        let clock = Clock::starting_at(started);
-        let (committing, commits) = watch::channel(0);
-        // The store asks for the time once per transaction.
-        let store: Arc<dyn Store> = Arc::new(Memory::new(Arc::new(move || {
-            committing.send_modify(|count| *count += 1);
-            clock.now()
-        })));
-        let host = Host::start(&store, &sandbox, clock, 0).await?;
         let mut world = Self {
-            clock,
-            store,
-            sandbox,
+            clock: machine.clock(),
+            store: machine.store(),
+            sandbox: machine.sandbox(),
             manifest,
-            commits,
+            commits: machine.commits(),
             put: Vec::new(),
             settled: Vec::new(),
             emitted: BTreeMap::new(),
             read_to: BTreeMap::new(),
-            collected: started,
+            collected: machine.clock().now(),
             counted: Counted::default(),
             overrun: Duration::ZERO,
             own: BTreeSet::new(),
-            restarts: 0,
-            host,
+            workloads: machine.workloads(),
+            among_others,
         };
         world.reconcile().await?;
         world.step_over().await;
@@ -182,8 +162,8 @@ impl World {
     async fn reconcile(&mut self) -> anyhow::Result<()> {
         let reconciler = Reconciler {
             store: Arc::clone(&self.store),
-            functions: Arc::clone(&self.host.workloads.functions),
-            mappings: self.host.workloads.mappings.clone(),
+            functions: Arc::clone(&self.workloads.functions),
+            mappings: self.workloads.mappings.clone(),
             clock: self.clock,
         };
         let summary = reconciler.reconcile(&self.manifest).await;
@@ -243,6 +223,9 @@ impl World {
             let waiting = self.waiting().await?;
             let Some(waiting) = waiting else {
                 self.overrun += SETTLING;
+                if self.among_others {
+                    self.align().await;
+                }
                 return Ok(());
             };
             if self.clock.now() >= deadline {
@@ -262,9 +245,18 @@ impl World {
         }
     }
 
+    /// Waits for the next tick. Others' commits make it look sooner or later whether records
+    /// wait, which must not move what it does next.
+    async fn align(&mut self) {
+        let now = self.clock.now();
+        let next = UnixMillis(now.0.next_multiple_of(TICK_MS));
+        self.overrun += next.since(now);
+        self.clock.sleep_until(next).await;
+    }
+
     /// What still waits, in words.
     async fn waiting(&mut self) -> anyhow::Result<Option<String>> {
-        let mappings = &self.host.workloads.mappings;
+        let mappings = &self.workloads.mappings;
         let view = mappings
             .view(mappings.get(self.scope(), self.mapping())?)
             .await?;
@@ -293,7 +285,7 @@ impl World {
 
     /// Disables or enables the mapping; enabled, its paused shards go on.
     pub(super) async fn enable(&self, enabled: bool) -> anyhow::Result<()> {
-        let mappings = &self.host.workloads.mappings;
+        let mappings = &self.workloads.mappings;
         let change = UpdateMapping {
             enabled: Some(enabled),
             ..UpdateMapping::default()
@@ -334,7 +326,7 @@ impl World {
 
     /// Lets parked keys go on; all of them where none is named.
     pub(super) async fn unpark(&self, keys: &[String]) -> anyhow::Result<()> {
-        let mappings = &self.host.workloads.mappings;
+        let mappings = &self.workloads.mappings;
         if keys.is_empty() {
             mappings.unpark(self.scope(), self.mapping(), None).await?;
         }
@@ -346,19 +338,15 @@ impl World {
         Ok(())
     }
 
-    /// Ends the host and starts another one on the same store. Killed, it finishes nothing.
-    pub(super) async fn restart(&mut self, killed: bool) -> anyhow::Result<()> {
-        self.restarts += 1;
-        let ids = self.restarts * IDS_OF_A_HOST;
-        self.host.end(killed).await;
+    /// Takes over what the host counted that has just ended.
+    pub(super) async fn note_end(&mut self) -> anyhow::Result<()> {
         self.counted = self.counted().await?;
-        self.host = Host::start(&self.store, &self.sandbox, self.clock, ids).await?;
         Ok(())
     }
 
-    /// Ends the host.
-    pub(super) async fn end(mut self) {
-        self.host.end(true).await;
+    /// Goes on with the host that has just started.
+    pub(super) fn go_on(&mut self, machine: &Machine) {
+        self.workloads = machine.workloads();
     }
 
     /// Notes what time takes away: records are trimmed, and with them goes what had become of
@@ -373,7 +361,7 @@ impl World {
     async fn records(&mut self) -> anyhow::Result<Vec<RecordFact>> {
         let Workloads {
             mappings, failures, ..
-        } = &self.host.workloads;
+        } = &self.workloads;
         let open: Vec<usize> = (0..self.put.len())
             .filter(|at| self.settled[*at].is_none())
             .collect();
@@ -400,7 +388,7 @@ impl World {
 
     /// What this host and those before it have counted.
     async fn counted(&self) -> anyhow::Result<Counted> {
-        let mappings = &self.host.workloads.mappings;
+        let mappings = &self.workloads.mappings;
         let mapping = mappings.get(self.scope(), self.mapping())?;
         let metrics = mappings.view(mapping).await?.metrics;
         let before = self.counted;
@@ -417,13 +405,13 @@ impl World {
         let counted = self.counted().await?;
         let Workloads {
             mappings, failures, ..
-        } = &self.host.workloads;
+        } = &self.workloads;
         let function = &self.manifest.functions[0].name;
         let entries = failures.all(self.scope(), &FailureFilter::default())?;
         let parked = mappings.parked(self.scope(), self.mapping())?;
         let counters = self.store.counters(self.scope(), function)?;
         Ok(Facts {
-            invocations: self.sandbox.invoked(),
+            invocations: self.sandbox.invoked(self.scope().tenant),
             function_errors: counted.function_errors,
             windows_closed: counted.windows_closed,
             records,
@@ -492,51 +480,5 @@ impl World {
             found.insert(stream.to_string(), records.collect());
         }
         found
-    }
-}
-
-impl Host {
-    async fn start(
-        store: &Arc<dyn Store>,
-        sandbox: &Arc<Simulated>,
-        clock: Clock,
-        ids: u64,
-    ) -> anyhow::Result<Self> {
-        let guests: Arc<dyn shardmill_core::Sandbox> = Arc::clone(sandbox) as _;
-        let ids = Ids::Counted(AtomicU64::new(ids + 1));
-        let delivery = Delivery::new(Arc::clone(store), clock, delivery::Settings::default());
-        let workloads = Workloads::with_ids(Arc::clone(store), guests, clock, None, delivery, ids);
-        workloads.failures.open(FailureBounds {
-            age: FAILURES_AGE,
-            ..FailureBounds::default()
-        })?;
-        let services = Services::start(Arc::clone(store), clock, Settings::default()).await?;
-        let services = services.with_workloads(workloads.clone());
-        let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
-        let mut tasks = JoinSet::new();
-        let (mappings, stopped, killed) = (workloads.mappings.clone(), stop.clone(), kill.clone());
-        tasks.spawn(async move { mappings.run(stopped, killed).await });
-        let stopped = stop.clone();
-        tasks.spawn(async move {
-            tokio::select! {
-                biased;
-                () = stopped.cancelled() => {}
-                () = janitor::run(Arc::new(services)) => {}
-            }
-        });
-        Ok(Self {
-            workloads,
-            stop,
-            kill,
-            tasks,
-        })
-    }
-
-    async fn end(&mut self, killed: bool) {
-        if killed {
-            self.kill.cancel();
-        }
-        self.stop.cancel();
-        while self.tasks.join_next().await.is_some() {}
     }
 }

@@ -160,7 +160,7 @@ impl Poller {
             &job.part,
             |index| job.boundary(index),
             self.inner.clock.now(),
-            || self.inner.request_id(),
+            || self.inner.request_id(&self.mapping.scope),
         );
         #[cfg(test)]
         self.inner.spoil_parts(&mut parts);
@@ -236,7 +236,7 @@ impl Poller {
             };
             if next.given_up.len() < job.batch.len() {
                 // It is another batch now.
-                part.request_id = self.inner.request_id();
+                part.request_id = self.inner.request_id(&self.mapping.scope);
             }
             let version = loaded.function.version;
             Exhausted::Pause(Paused { reason, version }, part)

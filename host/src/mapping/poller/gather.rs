@@ -9,7 +9,7 @@ use shardmill_core::mapping::{
     Intake, Judgement, MAX_WINDOW_STATE_BYTES, OnExhausted, Part, Position, Ready, Sorted, Span,
     WindowStep, WindowView, Work, window_end, window_step,
 };
-use shardmill_core::{Batch, RecordRef, UnixMillis};
+use shardmill_core::{Batch, RecordRef, Scope, UnixMillis};
 
 use super::attempt::Job;
 use super::{End, FOREVER, PROGRESS_DELAY, Poller, Trouble, Wait, Wakes};
@@ -361,7 +361,7 @@ impl Poller {
         {
             Ready::Now => {
                 let (span, batch) = self.lanes.take(lane);
-                let part = Part::fresh(span, self.inner.request_id());
+                let part = Part::fresh(span, self.inner.request_id(&self.mapping.scope));
                 Ok(Due::now(Job {
                     window,
                     ..Job::new(part, batch)
@@ -419,7 +419,10 @@ impl Poller {
     /// The final invocation of the open window.
     fn final_job(&mut self, lane: usize) -> Job {
         let at = self.cursor.lanes[lane].mark;
-        let part = Part::fresh(Span { from: at, to: at }, self.inner.request_id());
+        let part = Part::fresh(
+            Span { from: at, to: at },
+            self.inner.request_id(&self.mapping.scope),
+        );
         let window = self.final_window();
         self.lanes.take_part(lane);
         Job {
@@ -539,7 +542,7 @@ fn size_in(json: Option<&EventSource>, record: &RecordRef<'_>) -> usize {
 }
 
 impl crate::mapping::resource::Inner {
-    pub(in crate::mapping) fn request_id(&self) -> String {
-        self.ids.next()
+    pub(in crate::mapping) fn request_id(&self, scope: &Scope) -> String {
+        self.ids.next(scope.tenant)
     }
 }

@@ -132,7 +132,8 @@ impl Poller {
         let Span { from, to } = job.part.span;
         let part = |from, to| {
             let span = Span { from, to };
-            job.part.split_off(span, self.inner.request_id())
+            job.part
+                .split_off(span, self.inner.request_id(&self.mapping.scope))
         };
         let parts = vec![part(from, at), part(at, to)];
         let mut cursor = self.cursor.clone();
@@ -175,7 +176,10 @@ impl Poller {
             cursor.lanes[lane].mark = rest.from;
         } else {
             if !rest.is_empty() {
-                parts.push(job.part.split_off(rest, self.inner.request_id()));
+                parts.push(
+                    job.part
+                        .split_off(rest, self.inner.request_id(&self.mapping.scope)),
+                );
             }
             self.settle(&mut cursor, lane, job, parts);
         }
@@ -221,7 +225,10 @@ impl Poller {
         let Some(lost) = self.lanes.skip_trimmed(first) else {
             return Ok(true);
         };
-        let job = Job::new(Part::fresh(lost, self.inner.request_id()), Batch::default());
+        let job = Job::new(
+            Part::fresh(lost, self.inner.request_id(&self.mapping.scope)),
+            Batch::default(),
+        );
         let given_up = GivenUp {
             batch: Batch::default(),
             reason: Reason::Expired,
