@@ -17,14 +17,18 @@ mod serve;
 mod state;
 mod streams;
 mod tail;
+mod tenants;
 mod test;
 mod top;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use shardmill_core::{Region, Scope, TenantId};
 
+use crate::auth::Credentials;
 use crate::serve::{NewSandbox, NewSimulated};
 use client::Client;
 
@@ -71,6 +75,8 @@ enum Command {
     Failures(failures::Arguments),
     /// List, retry and drop reports to on-failure destinations
     Deliveries(deliveries::Arguments),
+    /// Show tenants, their quotas and what they use of them
+    Tenants(tenants::Arguments),
     /// Make a data folder usable again whose journal is damaged
     Repair(repair::Arguments),
 }
@@ -86,12 +92,24 @@ struct Connection {
         global = true
     )]
     endpoint: String,
-    /// The account to act for, 12 digits
-    #[arg(long, env = "SHARDMILL_ACCOUNT", default_value_t = TenantId::DEFAULT, global = true)]
-    account: TenantId,
-    /// The region to act in
-    #[arg(long, env = "SHARDMILL_REGION", default_value_t = Region::default(), global = true)]
-    region: Region,
+    /// The account to act for, 12 digits [default: the key's own; 000000000000 without a key]
+    #[arg(long, env = "SHARDMILL_ACCOUNT", global = true)]
+    account: Option<TenantId>,
+    /// The region to act in [default: AWS_REGION, or us-east-1]
+    #[arg(long, env = "SHARDMILL_REGION", global = true)]
+    region: Option<Region>,
+    /// Sign requests with this access key; needs its secret in AWS_SECRET_ACCESS_KEY
+    #[arg(
+        long,
+        value_name = "ID",
+        env = "AWS_ACCESS_KEY_ID",
+        hide_env_values = true,
+        global = true
+    )]
+    access_key: Option<String>,
+    /// Trust the certificates in this PEM file, and no others, where the endpoint is https
+    #[arg(long, value_name = "FILE", env = "SHARDMILL_CA_FILE", global = true)]
+    ca_file: Option<PathBuf>,
     /// Answer with JSON, for scripts
     #[arg(long, global = true)]
     json: bool,
@@ -100,12 +118,41 @@ struct Connection {
 impl Connection {
     fn client(&self) -> anyhow::Result<Client> {
         let scope = Scope {
-            tenant: self.account,
-            region: self.region.clone(),
+            tenant: self.account.unwrap_or(TenantId::DEFAULT),
+            region: self.region()?,
         };
-        Client::new(&self.endpoint, scope)
+        let client = Client::new(&self.endpoint, scope, self.ca_file.as_deref())?;
+        let secret = std::env::var(SECRET).ok().filter(|text| !text.is_empty());
+        match (self.access_key.as_ref().filter(|id| !id.is_empty()), secret) {
+            (Some(id), Some(secret)) => {
+                let credentials = Credentials {
+                    id: id.clone(),
+                    secret: secret.into(),
+                };
+                Ok(client.signing(credentials, self.account.is_some()))
+            }
+            // An open host takes any signature.
+            _ => Ok(client),
+        }
+    }
+
+    fn region(&self) -> anyhow::Result<Region> {
+        let named = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+        let mut named = named.into_iter().filter_map(|name| {
+            let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+            Some((name, text))
+        });
+        match (&self.region, named.next()) {
+            (Some(region), _) => Ok(region.clone()),
+            (None, Some((name, text))) => text.parse().with_context(|| name.to_owned()),
+            (None, None) => Ok(Region::default()),
+        }
     }
 }
+
+/// Environment variable: the secret of the access key. There is no flag for it: others on the
+/// machine see a process' arguments.
+const SECRET: &str = "AWS_SECRET_ACCESS_KEY";
 
 /// Parses the arguments and runs the command. `sandbox` makes the machine that `serve` runs
 /// guests on, `simulated` one for `test`, where they run on simulated time.
@@ -155,6 +202,7 @@ async fn run(command: Command, sandbox: NewSandbox) -> anyhow::Result<ExitCode> 
         Command::Counters(arguments) => counters::run(arguments).await?,
         Command::State(arguments) => state::run(arguments).await?,
         Command::Deliveries(arguments) => deliveries::run(arguments).await?,
+        Command::Tenants(arguments) => tenants::run(arguments).await?,
         Command::Repair(arguments) => repair::run(&arguments)?,
         Command::Failures(arguments) => return failures::run(arguments).await,
     }

@@ -16,5 +16,6 @@ pub(crate) mod seal;
 pub mod serve;
 pub mod server;
 pub mod services;
+pub mod tenancy;
 pub(crate) use shardmill_core::timestamp;
 pub mod workloads;

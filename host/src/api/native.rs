@@ -17,9 +17,12 @@
 //! | `deliveries` | lists those not made | | | |
 //! | `deliveries/ID` | with its document | | | drops |
 //! | `deliveries/ID/retry` | | | tries at once | |
+//! | `tenants[/ACCOUNT]` | shows, with quotas and usage | | | |
 //!
 //! Errors are `{"error": {"code", "message", "hint"}}`. A signature as AWS's clients send it
-//! names the account and region; without one they are the default ones.
+//! names the account and region; without one they are the default ones. A closed host wants one
+//! for all but `health`: a tenant's key reaches its own account, an operator's every account
+//! (`x-shardmill-account`) and `metrics`, which are about all of them.
 
 mod deliveries;
 mod dry_run;
@@ -32,6 +35,7 @@ mod metrics;
 mod request;
 mod state;
 mod streams;
+mod tenants;
 
 use std::sync::Arc;
 
@@ -67,7 +71,12 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
     // What the path takes, for the answer to any other method.
     let allowed = match path.as_slice() {
         ["health"] if method == Method::GET => return health(call),
-        ["metrics"] if method == Method::GET => return metrics::show(call).await,
+        ["metrics"] if method == Method::GET => {
+            call.operators_only()?;
+            return metrics::show(call).await;
+        }
+        ["tenants"] if method == Method::GET => return tenants::list(call).await,
+        ["tenants", account] if method == Method::GET => return tenants::get(call, account).await,
         ["streams"] if method == Method::GET => return streams::list(call).await,
         ["streams", name] if method == Method::GET => return streams::get(call, name).await,
         ["functions"] if method == Method::GET => return functions::list(call),
@@ -140,8 +149,8 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
         ["failures", _] => "GET, DELETE",
         ["failures", _, "export"] | ["deliveries"] => "GET",
         ["deliveries", _] => "GET, DELETE",
-        ["health" | "metrics" | "streams" | "functions" | "mappings"]
-        | ["streams" | "counters" | "state", _] => "GET",
+        ["health" | "metrics" | "streams" | "functions" | "mappings" | "tenants"]
+        | ["streams" | "counters" | "state" | "tenants", _] => "GET",
         _ => {
             return Err(Error::not_found(format!(
                 "no such path: /_shardmill/{}",

@@ -10,9 +10,10 @@ use clap::ValueEnum;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, Flags, StoreKind};
+use crate::config::{AccessKind, Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, Flags, StoreKind};
 use crate::manifest::Manifest;
 use crate::serve::{self, NewSandbox};
+use crate::server::Certificate;
 use crate::services::{Access, Settings};
 
 /// The manifest that is used when none is named, if it is there.
@@ -30,9 +31,12 @@ pub(super) struct Arguments {
     listen: Option<SocketAddr>,
     #[arg(long, value_name = "DIR", help = format!("Where the data is [default: {DEFAULT_DATA_DIR}]"))]
     data_dir: Option<PathBuf>,
-    /// Allow an address that other machines can reach: whoever reaches it may do everything
+    /// Allow an open host at an address that other machines can reach: whoever reaches it may do everything
     #[arg(long)]
     insecure_bind: bool,
+    /// Who may call [default: open]
+    #[arg(long, value_enum, env = "SHARDMILL_ACCESS")]
+    access: Option<AccessKind>,
     /// Which messages to log, as warn or shardmill=debug
     #[arg(
         long,
@@ -84,14 +88,30 @@ pub(super) async fn run(arguments: Arguments, sandbox: NewSandbox) -> anyhow::Re
         listen: arguments.listen,
         data_dir: arguments.data_dir,
         insecure_bind: arguments.insecure_bind,
+        access: arguments.access,
     };
+    let closed = flags.is_closed(&server);
     let (listen, data_dir) = flags.address_and_data(&server)?;
     let mut settings = Settings {
+        account: server.scope.tenant,
         region: server.scope.region,
         failures: server.failures,
+        connections: server.connections,
         ..Settings::default()
     };
-    if !listen.ip().is_loopback() {
+    settings.clock_skew = server.clock_skew.unwrap_or(settings.clock_skew);
+    settings.certificate = server.tls.map(Certificate::load).transpose()?;
+    let beyond = !listen.ip().is_loopback();
+    if closed {
+        settings.access = Access::Closed;
+        if beyond && settings.certificate.is_none() {
+            tracing::warn!(
+                %listen,
+                "without TLS whoever is on the way can read what is sent, and send a request \
+                 again for some minutes: name a certificate in [tls], or have a proxy speak TLS"
+            );
+        }
+    } else if beyond {
         tracing::warn!(%listen, "everybody who can reach this address may do everything");
         settings.access = Access::Anyone;
     }

@@ -28,6 +28,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::Error;
+use crate::auth::{self, Claim};
 use crate::clock::Clock;
 use crate::server::serve;
 use crate::services::{Services, Settings};
@@ -208,7 +209,10 @@ impl Local {
             .header(name, value);
         let (parts, ()) = request.body(()).expect("a request").into_parts();
         let operation = super::operations::find(operation);
-        let output = super::wire::run(&self.services, &parts, operation, body).await?;
+        let claim = Claim::of(&self.services, &parts, auth::Service::Kinesis);
+        let caller = claim.and_then(|claim| claim.check(&parts, body.to_vec().into()));
+        let caller = caller.map(|(caller, _)| caller);
+        let output = super::wire::run(&self.services, &parts, caller, operation, body).await?;
         let bytes = output.into_bytes();
         if bytes.is_empty() {
             return Ok(Json::Null);
