@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::delivery;
 use crate::manifest::ServerSettings;
+use crate::secrets::SecretKey;
 use crate::services::Settings;
 
 /// Where a host listens unless it is told otherwise: on its own machine only.
@@ -29,6 +30,8 @@ pub struct Config {
     pub settings: Settings,
     /// How deliveries to on-failure destinations are made.
     pub delivery: delivery::Settings,
+    /// What secrets are sealed with at rest, if they are.
+    pub secret_key: Option<SecretKey>,
 }
 
 /// Which store keeps the data.

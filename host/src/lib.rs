@@ -13,6 +13,7 @@ pub mod mapping;
 pub mod queues;
 pub mod scenario;
 pub(crate) mod seal;
+pub mod secrets;
 pub mod serve;
 pub mod server;
 pub mod services;

@@ -71,6 +71,8 @@ pub struct ServerSettings {
     pub closed: bool,
     /// How far a signature's time may be from now; `None`: AWS's five minutes.
     pub clock_skew: Option<Duration>,
+    /// The file with the key that seals secrets at rest.
+    pub secret_key_file: Option<PathBuf>,
     /// What connections may take.
     pub connections: Connections,
     /// What the listener shows, if it speaks TLS.

@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::config::{Config, StoreKind};
 use crate::delivery::Delivery;
 use crate::manifest::{Manifest, Reconciler, WatchedFiles};
+use crate::secrets::{self, SealingStore, SecretsError};
 use crate::server::Certificate;
 use crate::services::{Access, Services};
 use crate::tenancy::{MeteredStore, Tenancy};
@@ -69,6 +70,11 @@ pub async fn run(
     let address = listener.local_addr().context("find out the port")?;
     let clock = Clock::system();
     let Opened { store, failure } = open(&config, clock).await?;
+    let store: Arc<dyn Store> = match config.secret_key.clone() {
+        Some(key) => Arc::new(SealingStore::open(store, key).await?),
+        None if secrets::is_sealed(store.as_ref())? => bail!(SecretsError::Missing),
+        None => store,
+    };
     let tenancy = Arc::new(Tenancy::default());
     let store: Arc<dyn Store> = Arc::new(MeteredStore::new(store, Arc::clone(&tenancy)));
     let below = |name| (config.store == StoreKind::Embedded).then(|| config.data_dir.join(name));

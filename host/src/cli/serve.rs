@@ -9,9 +9,11 @@ use anyhow::Context;
 use clap::ValueEnum;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use zeroize::Zeroizing;
 
 use crate::config::{AccessKind, Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, Flags, StoreKind};
 use crate::manifest::Manifest;
+use crate::secrets::SecretKey;
 use crate::serve::{self, NewSandbox};
 use crate::server::Certificate;
 use crate::services::{Access, Settings};
@@ -21,6 +23,9 @@ const MANIFEST: &str = "shardmill.toml";
 
 /// Environment variable: signs what webhooks are sent, unless the manifest has a secret.
 const WEBHOOK_SECRET: &str = "SHARDMILL_WEBHOOK_SECRET";
+
+/// Environment variable: seals secrets at rest; wins over the manifest's file.
+const SECRET_KEY: &str = "SHARDMILL_SECRET_KEY";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -92,6 +97,7 @@ pub(super) async fn run(arguments: Arguments, sandbox: NewSandbox) -> anyhow::Re
     };
     let closed = flags.is_closed(&server);
     let (listen, data_dir) = flags.address_and_data(&server)?;
+    let secret_key = secret_key(server.secret_key_file.as_deref())?;
     let mut settings = Settings {
         account: server.scope.tenant,
         region: server.scope.region,
@@ -125,8 +131,24 @@ pub(super) async fn run(arguments: Arguments, sandbox: NewSandbox) -> anyhow::Re
         store: arguments.store,
         settings,
         delivery,
+        secret_key,
     };
     serve::run(config, manifest, sandbox, shutdown()?).await
+}
+
+/// The key that seals secrets: from the environment, or else from the manifest's file.
+fn secret_key(file: Option<&Path>) -> anyhow::Result<Option<SecretKey>> {
+    let variable = std::env::var(SECRET_KEY).ok().filter(|s| !s.is_empty());
+    let text = match (variable.map(Zeroizing::new), file) {
+        (Some(text), _) => text,
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(path);
+            let text = text.with_context(|| format!("read secret_key_file {}", path.display()))?;
+            Zeroizing::new(text)
+        }
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(SecretKey::parse(&text)?))
 }
 
 /// The manifest that was named, or the one of the working folder; absolute.

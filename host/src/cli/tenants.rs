@@ -8,7 +8,8 @@ use super::{Connection, print};
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Only the tenant with this account, 12 digits, in full
-    account: Option<String>,
+    #[arg(value_name = "ACCOUNT")]
+    tenant: Option<String>,
     #[command(flatten)]
     connection: Connection,
 }
@@ -16,7 +17,7 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let client = arguments.connection.client()?;
     let json = arguments.connection.json;
-    let Some(account) = &arguments.account else {
+    let Some(account) = &arguments.tenant else {
         let answer = client.get("tenants").await?;
         return if json {
             print::line(answer)

@@ -161,6 +161,7 @@ fn check_server(table: ServerTable, base: &Path) -> Result<ServerSettings, BadKe
     Ok(ServerSettings {
         failures,
         closed,
+        secret_key_file: table.secret_key_file.map(|file| base.join(file)),
         connections,
         clock_skew: skew.transpose()?,
         tls: None,

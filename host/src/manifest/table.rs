@@ -35,6 +35,7 @@ pub(crate) struct ServerTable {
     pub(crate) failures_max_mib: Option<i64>,
     pub(crate) access: Option<String>,
     pub(crate) clock_skew_seconds: Option<i64>,
+    pub(crate) secret_key_file: Option<PathBuf>,
     pub(crate) max_connections: Option<i64>,
     pub(crate) patience_seconds: Option<i64>,
     pub(crate) body_grace_seconds: Option<i64>,

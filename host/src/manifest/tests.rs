@@ -19,6 +19,7 @@ failures_max_age_days = 7
 failures_max_mib = 512
 access = "closed"
 clock_skew_seconds = 90
+secret_key_file = "secret.key"
 max_connections = 77
 patience_seconds = 5
 body_grace_seconds = 6
@@ -135,6 +136,8 @@ fn every_key_reaches_its_place() {
     let server = &manifest.server;
     assert!(server.closed);
     assert_eq!(server.clock_skew, Some(Duration::from_secs(90)));
+    let secret_key = server.secret_key_file.as_deref();
+    assert_eq!(secret_key, Some(Path::new("/etc/secret.key")));
     let tls = crate::server::TlsFiles {
         certificate: "/etc/tls/host.pem".into(),
         key: "/run/host.key".into(),

@@ -187,7 +187,10 @@ mod tests {
         meter.measured(early, 0);
         assert!(meter.has_room(40) && !meter.has_room(41));
         meter.measured(late, 60);
-        assert!(!meter.has_room(0), "thought more than it is, until the next count");
+        assert!(
+            !meter.has_room(0),
+            "thought more than it is, until the next count"
+        );
         meter.measured(meter.begin_measure(), 60);
         assert!(
             meter.has_room(40) && !meter.has_room(41),

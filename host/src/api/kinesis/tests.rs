@@ -13,6 +13,7 @@ mod resharded;
 mod scenarios;
 mod serve;
 mod steps;
+mod tenants;
 mod time;
 
 use std::sync::Arc;
@@ -200,11 +201,22 @@ impl Local {
         &self,
         operation: &str,
         body: &[u8],
+        header: (&str, &str),
+    ) -> Result<Json, Error> {
+        self.signed(AUTHORIZATION, operation, body, header).await
+    }
+
+    /// The same for whoever this signature is of.
+    pub(crate) async fn signed(
+        &self,
+        authorization: &str,
+        operation: &str,
+        body: &[u8],
         (name, value): (&str, &str),
     ) -> Result<Json, Error> {
         let request = Request::builder()
             .uri("/")
-            .header("Authorization", AUTHORIZATION)
+            .header("Authorization", authorization)
             .header("X-Amz-Date", "20240102T030405Z")
             .header(name, value);
         let (parts, ()) = request.body(()).expect("a request").into_parts();
