@@ -95,7 +95,7 @@ struct Connection {
     /// The account to act for, 12 digits [default: the key's own; 000000000000 without a key]
     #[arg(long, env = "SHARDMILL_ACCOUNT", global = true)]
     account: Option<TenantId>,
-    /// The region to act in [default: AWS_REGION, or us-east-1]
+    /// The region to act in [default: us-east-1; with an access key, AWS_REGION]
     #[arg(long, env = "SHARDMILL_REGION", global = true)]
     region: Option<Region>,
     /// Sign requests with this access key; needs its secret in AWS_SECRET_ACCESS_KEY
@@ -117,37 +117,39 @@ struct Connection {
 
 impl Connection {
     fn client(&self) -> anyhow::Result<Client> {
+        let secret = std::env::var(SECRET).ok().filter(|text| !text.is_empty());
+        let id = self.access_key.as_ref().filter(|id| !id.is_empty());
+        // Without a key requests are not signed, and an open host takes any signature.
+        let credentials = id.zip(secret).map(|(id, secret)| Credentials {
+            id: id.clone(),
+            secret: secret.into(),
+        });
+        let region = match (&self.region, &credentials) {
+            (Some(region), _) => region.clone(),
+            // They come from the surroundings that AWS's own tools use.
+            (None, Some(_)) => region_of_environment()?,
+            (None, None) => Region::default(),
+        };
         let scope = Scope {
             tenant: self.account.unwrap_or(TenantId::DEFAULT),
-            region: self.region()?,
+            region,
         };
         let client = Client::new(&self.endpoint, scope, self.ca_file.as_deref())?;
-        let secret = std::env::var(SECRET).ok().filter(|text| !text.is_empty());
-        match (self.access_key.as_ref().filter(|id| !id.is_empty()), secret) {
-            (Some(id), Some(secret)) => {
-                let credentials = Credentials {
-                    id: id.clone(),
-                    secret: secret.into(),
-                };
-                Ok(client.signing(credentials, self.account.is_some()))
-            }
-            // An open host takes any signature.
-            _ => Ok(client),
-        }
+        Ok(match credentials {
+            Some(credentials) => client.signing(credentials, self.account.is_some()),
+            None => client,
+        })
     }
+}
 
-    fn region(&self) -> anyhow::Result<Region> {
-        let named = ["AWS_REGION", "AWS_DEFAULT_REGION"];
-        let mut named = named.into_iter().filter_map(|name| {
-            let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
-            Some((name, text))
-        });
-        match (&self.region, named.next()) {
-            (Some(region), _) => Ok(region.clone()),
-            (None, Some((name, text))) => text.parse().with_context(|| name.to_owned()),
-            (None, None) => Ok(Region::default()),
+fn region_of_environment() -> anyhow::Result<Region> {
+    for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
+        match std::env::var(name) {
+            Ok(text) if !text.is_empty() => return text.parse().with_context(|| name.to_owned()),
+            _ => {}
         }
     }
+    Ok(Region::default())
 }
 
 /// Environment variable: the secret of the access key. There is no flag for it: others on the

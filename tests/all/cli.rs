@@ -214,8 +214,8 @@ fn an_error_says_what_to_do_next() {
             1,
         ),
         (
-            &["streams", "--endpoint", "https://localhost"],
-            "error: endpoint \"https://localhost\": an address as http://127.0.0.1:4566 expected",
+            &["streams", "--endpoint", "ftp://localhost"],
+            "error: endpoint \"ftp://localhost\": an address as http://127.0.0.1:4566 or https://HOST:PORT expected",
             1,
         ),
         (

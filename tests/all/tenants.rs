@@ -412,3 +412,83 @@ async fn a_mapping_whose_tenant_has_no_room_waits_without_an_attempt() {
     let given_up = json_of(&one(&host, &["failures", "list", "--json"]));
     assert_eq!(given_up["failures"], json!([]));
 }
+
+/// Whether any file below a folder holds these bytes.
+fn is_in_files(folder: &Path, bytes: &[u8]) -> bool {
+    std::fs::read_dir(folder).unwrap().any(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            return is_in_files(&path, bytes);
+        }
+        let held = std::fs::read(&path).unwrap_or_default();
+        held.windows(bytes.len()).any(|window| window == bytes)
+    })
+}
+
+#[tokio::test]
+async fn with_a_key_no_secret_of_a_function_lies_in_the_data_folder() {
+    let key = "7f".repeat(32);
+    let mut host = Host::prepared("", &[("SHARDMILL_SECRET_KEY", &key)], |_| {});
+    for stream in ["in", "open"] {
+        good(&host.cli(&["streams", "create", stream]).output().unwrap());
+    }
+    let path = guest("poison");
+    let path = path.to_str().unwrap();
+    let deploy = [
+        "functions",
+        "deploy",
+        "f",
+        path,
+        "--env",
+        "TOKEN=hunter2-hunter2",
+    ];
+    good(&host.cli(&deploy).output().unwrap());
+    // A failure keeps what the attempt ran on, its environment included.
+    let file = host.folder().join("lines");
+    std::fs::write(&file, "panic\n").unwrap();
+    good(
+        &host
+            .cli(&["put", "in", file.to_str().unwrap()])
+            .output()
+            .unwrap(),
+    );
+    let made = [
+        "mappings",
+        "create",
+        "m",
+        "--stream",
+        "in",
+        "--function",
+        "f",
+        "--set",
+    ];
+    let made = [&made[..], &["maximum_retry_attempts=0"]].concat();
+    good(&host.cli(&made).output().unwrap());
+    until("it is given up", async || !host.failures().is_empty()).await;
+    let id = host.failures()[0]["id"].as_str().unwrap().to_owned();
+    let same = |host: &Host| {
+        let replay = host.cli(&["failures", "replay", &id]).output().unwrap();
+        String::from_utf8_lossy(&replay.stdout).into_owned()
+    };
+    let before = same(&host);
+    host.restart();
+    assert_eq!(same(&host), before, "it replays as before");
+    let shown = host.json(&["functions", "describe", "f"]);
+    assert_eq!(shown["environment"]["TOKEN"], "hunter2-hunter2");
+    assert_eq!(host.terminate(), Some(0));
+    assert!(!is_in_files(host.folder(), b"hunter2-hunter2"));
+
+    // Without the key the host does not start on these data, and with another one neither.
+    for key in ["", &"ab".repeat(32)] {
+        let mut command = host.command();
+        let output = command.env("SHARDMILL_SECRET_KEY", key).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{key}");
+    }
+    let log = std::fs::read_to_string(host.log()).unwrap();
+    assert!(
+        log.contains("secrets in this data folder are sealed: give the key"),
+        "{log}"
+    );
+    assert!(log.contains("sealed with another key"), "{log}");
+    assert!(!log.contains("hunter2"));
+}

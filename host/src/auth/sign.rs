@@ -25,9 +25,20 @@ pub(crate) fn sign(
     parts: &mut Parts,
     body: &[u8],
     credentials: &Credentials,
-    (service, region): (Service, &Region),
+    signed_for: (Service, &Region),
     now: UnixMillis,
 ) {
+    sign_payload(parts, &sha256_hex(body), credentials, signed_for, now);
+}
+
+/// The same with what stands for the body. Gives the signature.
+pub(super) fn sign_payload(
+    parts: &mut Parts,
+    payload: &str,
+    credentials: &Credentials,
+    (service, region): (Service, &Region),
+    now: UnixMillis,
+) -> String {
     let time = basic(now);
     let authority = parts.uri.authority().map(ToString::to_string);
     for (name, value) in [
@@ -50,7 +61,7 @@ pub(crate) fn sign(
         path: parts.uri.path(),
         query: parts.uri.query().unwrap_or_default(),
         headers: headers.collect(),
-        payload: &sha256_hex(body),
+        payload,
     };
     let scope = SigningScope {
         date: &time[..8],
@@ -59,16 +70,16 @@ pub(crate) fn sign(
     };
     let text = string_to_sign(&time, &scope.text(), &request.digest());
     let key = scope.key(credentials.secret.reveal());
-    let code = mac(&key[..], text.as_bytes()).finalize().into_bytes();
+    let code = hex(&mac(&key[..], text.as_bytes()).finalize().into_bytes());
     let header = format!(
-        "{ALGORITHM} Credential={}/{}, SignedHeaders={}, Signature={}",
+        "{ALGORITHM} Credential={}/{}, SignedHeaders={}, Signature={code}",
         credentials.id,
         scope.text(),
         names.join(";"),
-        hex(&code)
     );
     if let Ok(mut value) = HeaderValue::from_str(&header) {
         value.set_sensitive(true);
         parts.headers.insert(AUTHORIZATION, value);
     }
+    code
 }

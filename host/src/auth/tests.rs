@@ -433,6 +433,73 @@ async fn a_key_reaches_its_own_account_and_an_operators_every_one() {
     assert_eq!(of("AKIDOPERATOR", Some(TENANT)), operator(TENANT));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_body_in_signed_chunks_is_taken_apart_and_no_other() {
+    let host = closed(SIGNED_AT).await;
+    let mut parts = hyper::Request::post("http://localhost:4566/_shardmill/functions/f/invoke")
+        .header("x-amz-content-sha256", chunked::SIGNED)
+        .header("x-amz-decoded-content-length", "5")
+        .header("content-encoding", "aws-chunked")
+        .body(())
+        .expect("a request")
+        .into_parts()
+        .0;
+    let credentials = Credentials {
+        id: "AKIDEXAMPLE".into(),
+        secret: SECRET.to_owned().into(),
+    };
+    let region = Region::default();
+    let signed_for = (Service::Native, &region);
+    let seed = sign::sign_payload(
+        &mut parts,
+        chunked::SIGNED,
+        &credentials,
+        signed_for,
+        SIGNED_AT,
+    );
+    let scope = canonical::SigningScope {
+        date: "20240102",
+        region: region.as_str(),
+        service: "shardmill",
+    };
+    let (key, empty) = (scope.key(SECRET), canonical::sha256_hex(b""));
+    let mut before = seed;
+    let mut body = String::new();
+    for chunk in ["abc", "de", ""] {
+        let hash = canonical::sha256_hex(chunk.as_bytes());
+        let scope = scope.text();
+        let text = format!(
+            "AWS4-HMAC-SHA256-PAYLOAD\n20240102T030405Z\n{scope}\n{before}\n{empty}\n{hash}"
+        );
+        let code = hmac::Mac::finalize(canonical::mac(&key[..], text.as_bytes()));
+        before = canonical::hex(&code.into_bytes());
+        body += &format!("{:x};chunk-signature={before}\r\n{chunk}\r\n", chunk.len());
+    }
+    let check = |body: &str| {
+        let claim = Claim::of(&host, &parts, Service::Native).expect("a good claim");
+        let checked = claim.check(&parts, body.to_owned().into());
+        checked.map(|(_, body)| body)
+    };
+    assert_eq!(check(&body), Ok(Bytes::from_static(b"abcde")));
+    assert_eq!(check(&body.replace("abc", "abd")), Err(AuthError::Mismatch));
+    assert!(matches!(check("abcde"), Err(AuthError::Invalid(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_an_open_host_any_signature_does_and_may_name_an_account() {
+    let clock = Clock::starting_at(SIGNED_AT);
+    let store = Arc::new(Memory::new(Arc::new(move || clock.now())));
+    let host = Services::start(store, clock, Settings::default()).await;
+    let host = host.expect("services");
+    for (account, want) in [(None, "000000000000"), (Some(TENANT), TENANT)] {
+        let (caller, _) = signed("AKIDNOBODY", account).check(&host).expect("any");
+        let told = (caller.scope.tenant.to_string(), caller.role);
+        assert_eq!(told, (want.to_owned(), Role::Operator));
+    }
+    let bad = signed("AKIDNOBODY", Some("12")).check(&host);
+    assert!(matches!(bad.map(drop), Err(AuthError::Invalid(_))));
+}
+
 #[test]
 fn secrets_are_not_shown() {
     let credentials = Credentials {

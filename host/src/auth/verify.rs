@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::header::HOST;
 use hyper::http::request::Parts;
+use shardmill_core::tenant::BadTenantId;
 use shardmill_core::{Region, Scope, TenantId, UnixMillis};
 use zeroize::Zeroizing;
 
@@ -87,9 +88,11 @@ impl Claim {
         let signature = Signature::of(parts)?;
         let settings = &host.settings;
         if settings.access != Access::Closed {
+            let mut scope = scope_of(&signature.credential, &settings.region);
+            scope.tenant = named_account(parts)?.unwrap_or(scope.tenant);
             return Ok(Self {
                 caller: Caller {
-                    scope: scope_of(&signature.credential, &settings.region),
+                    scope,
                     role: Role::Operator,
                 },
                 payload: Payload::open(parts),
@@ -392,12 +395,7 @@ fn caller(
     default: TenantId,
     parts: &Parts,
 ) -> Result<Caller, AuthError> {
-    let named = parts.headers.get(ACCOUNT).map(|text| {
-        let text = String::from_utf8_lossy(text.as_bytes()).into_owned();
-        let bad = |e: shardmill_core::tenant::BadTenantId| AuthError::Invalid(e.to_string());
-        text.parse::<TenantId>().map_err(bad)
-    });
-    let named = named.transpose()?;
+    let named = named_account(parts)?;
     let (tenant, role) = match key.owner {
         Owner::Operator => (named.unwrap_or(default), Role::Operator),
         Owner::Tenant(own) if named.is_none_or(|named| named == own) => (own, Role::Tenant),
@@ -409,4 +407,14 @@ fn caller(
     };
     let scope = Scope { tenant, region };
     Ok(Caller { scope, role })
+}
+
+/// The account that the header names.
+fn named_account(parts: &Parts) -> Result<Option<TenantId>, AuthError> {
+    let Some(text) = parts.headers.get(ACCOUNT) else {
+        return Ok(None);
+    };
+    let text = String::from_utf8_lossy(text.as_bytes());
+    let bad = |error: BadTenantId| AuthError::Invalid(format!("{ACCOUNT}: {error}"));
+    text.parse().map(Some).map_err(bad)
 }

@@ -130,7 +130,9 @@ impl Client {
             .with_context(|| format!("endpoint {endpoint:?}"))?;
         let secure = uri.scheme_str() == Some("https");
         if !(secure || uri.scheme_str() == Some("http")) || uri.authority().is_none() {
-            bail!("endpoint {endpoint:?}: an address as http://127.0.0.1:4566 expected");
+            bail!(
+                "endpoint {endpoint:?}: an address as http://127.0.0.1:4566 or https://HOST:PORT expected"
+            );
         }
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
