@@ -215,6 +215,87 @@ fn over_tls_a_key_reaches_its_own_account_and_nobody_elses() {
 }
 
 #[tokio::test]
+async fn ids_of_anothers_things_are_like_ids_of_nothing() {
+    let host = closed("", "");
+    good(&one(&host, &["streams", "create", "in"]));
+    let path = guest("poison");
+    good(&one(
+        &host,
+        &["functions", "deploy", "f", path.to_str().unwrap()],
+    ));
+    let file = host.folder().join("lines");
+    std::fs::write(&file, "count c\npanic\n").unwrap();
+    good(&one(
+        &host,
+        &["put", "in", file.to_str().unwrap(), "--key", "k"],
+    ));
+    let made = [
+        "mappings",
+        "create",
+        "m",
+        "--stream",
+        "in",
+        "--function",
+        "f",
+        "--set",
+    ];
+    good(&one(
+        &host,
+        &[&made[..], &["maximum_retry_attempts=0"]].concat(),
+    ));
+    let failures = |host: &Host| {
+        let listed = json_of(&one(host, &["failures", "list", "--json"]));
+        listed["failures"].as_array().unwrap().clone()
+    };
+    until("it is given up", async || !failures(&host).is_empty()).await;
+    let failure = failures(&host)[0]["id"].as_str().unwrap().to_owned();
+    let mapping = json_of(&one(&host, &["mappings", "--json"]))["mappings"][0].clone();
+    let mapping = mapping["id"].as_str().unwrap().to_owned();
+    // Ids of the same form, of nothing at all.
+    let turned = |id: &str| -> String {
+        let digit = |c: char| if c == '3' { '4' } else { '3' };
+        let last = id.chars().last().unwrap();
+        format!("{}{}", &id[..id.len() - 1], digit(last))
+    };
+    for (words, id) in [
+        (&["failures", "show", "ID"][..], &failure),
+        (&["failures", "replay", "ID"], &failure),
+        (&["failures", "redrive", "ID"], &failure),
+        (&["failures", "export", "ID", "-"], &failure),
+        (&["failures", "delete", "ID"], &failure),
+        (&["mappings", "describe", "ID"], &mapping),
+        (&["mappings", "pause", "ID"], &mapping),
+        (&["mappings", "parked", "ID"], &mapping),
+        (&["mappings", "dry-run", "ID", "--filter", "{}"], &mapping),
+        (&["deliveries", "show", "ID"], &failure),
+        (&["counters", "f"], &failure),
+        (&["state", "f", "k"], &failure),
+    ] {
+        let nothing = turned(id);
+        let told = [id.as_str(), &nothing].map(|id| {
+            let words: Vec<&str> = words
+                .iter()
+                .map(|word| match *word {
+                    "ID" => id,
+                    // A name is as good as another to who has none.
+                    "f" if id == nothing => "g",
+                    word => word,
+                })
+                .collect();
+            let output = two(&host, &words);
+            let text = [output.stdout, output.stderr].concat();
+            let text = String::from_utf8_lossy(&text).replace(id, "ID");
+            (output.status.code(), text.replace("\"g\"", "\"f\""))
+        });
+        assert_eq!(told[0], told[1], "{words:?}");
+        assert_ne!(told[0].0, Some(2), "{words:?}: {}", told[0].1);
+    }
+    assert_eq!(failures(&host).len(), 1, "nothing was deleted");
+    let mine = json_of(&one(&host, &["mappings", "--json"]))["mappings"][0].clone();
+    assert_ne!(mine["state"], "Disabled", "nothing was paused");
+}
+
+#[tokio::test]
 async fn keys_and_quotas_change_without_a_restart() {
     let host = closed("", "");
     good(&one(&host, &["streams", "create", "a"]));
@@ -475,6 +556,9 @@ async fn with_a_key_no_secret_of_a_function_lies_in_the_data_folder() {
     assert_eq!(same(&host), before, "it replays as before");
     let shown = host.json(&["functions", "describe", "f"]);
     assert_eq!(shown["environment"]["TOKEN"], "hunter2-hunter2");
+    let exported = host.folder().join("exported");
+    let export = ["failures", "export", &id, exported.to_str().unwrap()];
+    good(&host.cli(&export).output().unwrap());
     assert_eq!(host.terminate(), Some(0));
     assert!(!is_in_files(host.folder(), b"hunter2-hunter2"));
 

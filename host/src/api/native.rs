@@ -13,7 +13,7 @@
 //! | `failures[?FILTER]`, `failures/ID[?records=]` | shows | | imports: a file as body | one: deletes |
 //! | `failures/ID/replay` | | | does so; on another module: wasm as body | |
 //! | `failures/ID/redrive[?to_stream=]` | | | does so | |
-//! | `failures/ID/export[?module=]` | the file | | | |
+//! | `failures/ID/export[?module=&environment=]` | the file | | | |
 //! | `deliveries` | lists those not made | | | |
 //! | `deliveries/ID` | with its document | | | drops |
 //! | `deliveries/ID/retry` | | | tries at once | |

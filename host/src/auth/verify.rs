@@ -337,7 +337,7 @@ fn check_time(signature: &Signature, date: &str, host: &Services) -> Result<Stri
 
 /// `5 min`, or `90 s` where it is no whole number of minutes.
 fn span(seconds: u64) -> String {
-    if seconds % 60 == 0 {
+    if seconds.is_multiple_of(60) {
         format!("{} min", seconds / 60)
     } else {
         format!("{seconds} s")
