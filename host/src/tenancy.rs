@@ -166,7 +166,9 @@ pub struct Tenancy {
 
 #[derive(Default)]
 struct State {
-    tenants: BTreeMap<TenantId, Tenant>,
+    tenants: BTreeMap<TenantId, Arc<Tenant>>,
+    /// Whether any of them has a quota of stored bytes.
+    bounds_bytes: bool,
     keys: HashMap<String, Arc<AccessKey>>,
 }
 
@@ -197,7 +199,8 @@ impl Tenancy {
                 meter: meter.map(|old| Arc::clone(&old.meter)).unwrap_or_default(),
             };
             tenant.meter.allow_bytes(spec.quotas.stored_bytes);
-            state.tenants.insert(spec.account, tenant);
+            state.bounds_bytes |= spec.quotas.stored_bytes.is_some();
+            state.tenants.insert(spec.account, Arc::new(tenant));
         }
         for key in operators.iter().flat_map(|operator| &operator.access_keys) {
             state.add(key, Owner::Operator)?;
@@ -224,13 +227,18 @@ impl Tenancy {
         !self.state().keys.is_empty()
     }
 
+    /// Whether any tenant has a quota of stored bytes.
+    pub fn bounds_bytes(&self) -> bool {
+        self.state().bounds_bytes
+    }
+
     /// A tenant that the manifest names.
-    pub fn tenant(&self, account: TenantId) -> Option<Tenant> {
+    pub fn tenant(&self, account: TenantId) -> Option<Arc<Tenant>> {
         self.state().tenants.get(&account).cloned()
     }
 
     /// All tenants that the manifest names, by account.
-    pub fn tenants(&self) -> Vec<Tenant> {
+    pub fn tenants(&self) -> Vec<Arc<Tenant>> {
         self.state().tenants.values().cloned().collect()
     }
 

@@ -269,7 +269,7 @@ async fn ids_of_anothers_things_are_like_ids_of_nothing() {
         (&["mappings", "dry-run", "ID", "--filter", "{}"], &mapping),
         (&["deliveries", "show", "ID"], &failure),
         (&["counters", "f"], &failure),
-        (&["state", "f", "k"], &failure),
+        (&["state", "f", "--key", "k"], &failure),
     ] {
         let nothing = turned(id);
         let told = [id.as_str(), &nothing].map(|id| {

@@ -41,7 +41,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
@@ -193,7 +193,13 @@ fn answer_error(error: Error) -> Answer {
         tracing::warn!(code, message, "a native request failed");
     }
     let body = json!({ "error": { "code": code, "message": message, "hint": hint } });
-    answer(status, "application/json", body.to_string())
+    let mut answer = answer(status, "application/json", body.to_string());
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        // Seconds; of the rate, a second's worth is back by then.
+        let headers = answer.headers_mut();
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    answer
 }
 
 fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {

@@ -44,6 +44,11 @@ pub(super) fn sign_payload(
     for (name, value) in [
         (HOST, authority.unwrap_or_default()),
         (HeaderName::from_static("x-amz-date"), time.clone()),
+        // Told, so that a host can check the signature before it takes the body.
+        (
+            HeaderName::from_static("x-amz-content-sha256"),
+            payload.to_owned(),
+        ),
     ] {
         if let Ok(value) = HeaderValue::from_str(&value) {
             parts.headers.insert(name, value);

@@ -111,16 +111,21 @@ impl Claim {
         let region = credential.check(service)?;
         check_signed_headers(&signature, parts)?;
         let caller = caller(&key, region, settings.account, parts)?;
+        let proof = Proof {
+            time,
+            scope: credential.scope.text(),
+            signing_key: credential.scope.key(key.secret.reveal()),
+            signature,
+            key,
+        };
+        // What the body has to be is known: then the signature can be held against it already.
+        if let Some(told) = payload.told() {
+            proof.check(parts, told)?;
+        }
         Ok(Self {
             caller,
             payload,
-            proof: Some(Proof {
-                time,
-                scope: credential.scope.text(),
-                signing_key: credential.scope.key(key.secret.reveal()),
-                signature,
-                key,
-            }),
+            proof: Some(proof),
         })
     }
 
@@ -136,13 +141,9 @@ impl Claim {
             };
             return Ok((self.caller, body));
         };
-        let told = match &self.payload {
-            Payload::Untold => sha256_hex(&body),
-            Payload::Told(hash) => hash.clone(),
-            Payload::Unsigned => UNSIGNED.into(),
-            Payload::Chunks { .. } => chunked::SIGNED.into(),
-        };
-        proof.check(parts, &told)?;
+        if self.payload == Payload::Untold {
+            proof.check(parts, &sha256_hex(&body))?;
+        }
         let body = match self.payload {
             Payload::Told(hash) if hash != sha256_hex(&body) => {
                 return Err(AuthError::Invalid(
@@ -244,9 +245,19 @@ impl<'a> Credential<'a> {
 }
 
 impl Payload {
+    /// What stands for the body, if the headers say so.
+    fn told(&self) -> Option<&str> {
+        match self {
+            Self::Untold => None,
+            Self::Told(hash) => Some(hash),
+            Self::Unsigned => Some(UNSIGNED),
+            Self::Chunks { .. } => Some(chunked::SIGNED),
+        }
+    }
+
     /// In the open mode only the encoding matters.
     fn open(parts: &Parts) -> Self {
-        match told(parts) {
+        match told_hash(parts) {
             Some(chunked::SIGNED) => Self::Chunks {
                 announced: announced(parts),
             },
@@ -255,7 +266,7 @@ impl Payload {
     }
 
     fn of(parts: &Parts, hidden: bool) -> Result<Self, AuthError> {
-        match told(parts) {
+        match told_hash(parts) {
             None => Ok(Self::Untold),
             Some(UNSIGNED) if hidden => Ok(Self::Unsigned),
             Some(UNSIGNED) => Err(AuthError::Invalid(format!(
@@ -276,7 +287,7 @@ impl Payload {
     }
 }
 
-fn told(parts: &Parts) -> Option<&str> {
+fn told_hash(parts: &Parts) -> Option<&str> {
     parts.headers.get("x-amz-content-sha256")?.to_str().ok()
 }
 

@@ -35,7 +35,8 @@ impl MeteredStore {
                 continue;
             };
             if tenant.quotas.stored_bytes.is_some() {
-                let (_, bytes) = wanted.entry(tenant.account).or_insert((tenant.meter, 0));
+                let meter = Arc::clone(&tenant.meter);
+                let (_, bytes) = wanted.entry(tenant.account).or_insert((meter, 0));
                 *bytes += append.records.blob().len() as u64;
             }
         }
@@ -73,7 +74,7 @@ impl Drop for Reserved {
 
 impl Store for MeteredStore {
     fn commit(&self, tx: Tx) -> BoxFuture<'_, Result<Receipt, CommitError>> {
-        if tx.appends.is_empty() {
+        if tx.appends.is_empty() || !self.tenancy.bounds_bytes() {
             return self.store.commit(tx);
         }
         let mut reserved = match self.reserve(&tx) {

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use hyper::StatusCode;
 use shardmill_core::Scope;
@@ -139,7 +140,7 @@ const OF_TENANTS: [Figure<TenantFigures>; 6] = [
 
 /// A tenant of the manifest, and what it has.
 struct TenantFigures {
-    tenant: Tenant,
+    tenant: Arc<Tenant>,
     usage: Usage,
 }
 
