@@ -1,8 +1,15 @@
 //! A closed host over TLS with two tenants and an operator: who reaches what, and what quotas do.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
 use crate::host::{Host, guest, until};
@@ -102,9 +109,9 @@ fn put(mut command: Command, lines: usize) -> Output {
     use std::io::Write;
     let line = format!("{}\n", "x".repeat(1_000));
     let mut child = command
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     // A command that has given up reads no more.
@@ -332,6 +339,39 @@ async fn keys_and_quotas_change_without_a_restart() {
 }
 
 #[tokio::test]
+async fn http_2_is_agreed_on_over_tls() {
+    let host = closed("", "");
+    let mut roots = rustls::RootCertStore::empty();
+    let certificates = CertificateDer::pem_file_iter(host.folder().join("host.pem"));
+    for certificate in certificates.unwrap() {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let address = host.url().strip_prefix("https://").unwrap();
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let name = "localhost".try_into().unwrap();
+    let stream = connector.connect(name, stream).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let connection = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+    let (mut sender, connection) = connection.unwrap();
+    tokio::spawn(connection);
+    for (path, status) in [("health", 200), ("streams", 401)] {
+        let uri = format!("https://localhost/_shardmill/{path}");
+        let request = hyper::Request::get(uri).body(Full::<Bytes>::default());
+        let answer = sender.send_request(request.unwrap()).await.unwrap();
+        let told = (answer.version(), answer.status().as_u16());
+        assert_eq!(told, (hyper::Version::HTTP_2, status), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_new_certificate_is_shown_without_a_restart() {
     let host = closed("", "");
     good(&one(&host, &["streams"]));
@@ -421,6 +461,8 @@ fn quotas_of_functions_shards_and_requests_are_told_in_words() {
     let many: Vec<_> = (0..40)
         .map(|_| {
             as_of(&host, (TWO.1, TWO.2), &["functions"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
                 .spawn()
                 .unwrap()
         })
