@@ -17,15 +17,19 @@ mod serve;
 mod state;
 mod streams;
 mod tail;
+mod tenants;
 mod test;
 mod top;
 mod usage;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use shardmill_core::{Region, Scope, TenantId};
 
+use crate::auth::Credentials;
 use crate::serve::{NewSandbox, NewSimulated};
 use client::Client;
 
@@ -74,6 +78,8 @@ enum Command {
     Failures(failures::Arguments),
     /// List, retry and drop reports to on-failure destinations
     Deliveries(deliveries::Arguments),
+    /// Show tenants, their quotas and what they use of them
+    Tenants(tenants::Arguments),
     /// Make a data folder usable again whose journal is damaged
     Repair(repair::Arguments),
 }
@@ -89,12 +95,24 @@ struct Connection {
         global = true
     )]
     endpoint: String,
-    /// The account to act for, 12 digits
-    #[arg(long, env = "SHARDMILL_ACCOUNT", default_value_t = TenantId::DEFAULT, global = true)]
-    account: TenantId,
-    /// The region to act in
-    #[arg(long, env = "SHARDMILL_REGION", default_value_t = Region::default(), global = true)]
-    region: Region,
+    /// The account to act for, 12 digits [default: the key's own; 000000000000 without a key]
+    #[arg(long, env = "SHARDMILL_ACCOUNT", global = true)]
+    account: Option<TenantId>,
+    /// The region to act in [default: us-east-1; with an access key, AWS_REGION]
+    #[arg(long, env = "SHARDMILL_REGION", global = true)]
+    region: Option<Region>,
+    /// Sign requests with this access key; needs its secret in AWS_SECRET_ACCESS_KEY
+    #[arg(
+        long,
+        value_name = "ID",
+        env = "AWS_ACCESS_KEY_ID",
+        hide_env_values = true,
+        global = true
+    )]
+    access_key: Option<String>,
+    /// Trust the certificates in this PEM file, and no others, where the endpoint is https
+    #[arg(long, value_name = "FILE", env = "SHARDMILL_CA_FILE", global = true)]
+    ca_file: Option<PathBuf>,
     /// Answer with JSON, for scripts
     #[arg(long, global = true)]
     json: bool,
@@ -102,13 +120,44 @@ struct Connection {
 
 impl Connection {
     fn client(&self) -> anyhow::Result<Client> {
-        let scope = Scope {
-            tenant: self.account,
-            region: self.region.clone(),
+        let secret = std::env::var(SECRET).ok().filter(|text| !text.is_empty());
+        let id = self.access_key.as_ref().filter(|id| !id.is_empty());
+        // Without a key requests are not signed, and an open host takes any signature.
+        let credentials = id.zip(secret).map(|(id, secret)| Credentials {
+            id: id.clone(),
+            secret: secret.into(),
+        });
+        let region = match (&self.region, &credentials) {
+            (Some(region), _) => region.clone(),
+            // They come from the surroundings that AWS's own tools use.
+            (None, Some(_)) => region_of_environment()?,
+            (None, None) => Region::default(),
         };
-        Client::new(&self.endpoint, scope)
+        let scope = Scope {
+            tenant: self.account.unwrap_or(TenantId::DEFAULT),
+            region,
+        };
+        let client = Client::new(&self.endpoint, scope, self.ca_file.as_deref())?;
+        Ok(match credentials {
+            Some(credentials) => client.signing(credentials, self.account.is_some()),
+            None => client,
+        })
     }
 }
+
+fn region_of_environment() -> anyhow::Result<Region> {
+    for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
+        match std::env::var(name) {
+            Ok(text) if !text.is_empty() => return text.parse().with_context(|| name.to_owned()),
+            _ => {}
+        }
+    }
+    Ok(Region::default())
+}
+
+/// Environment variable: the secret of the access key. There is no flag for it: others on the
+/// machine see a process' arguments.
+const SECRET: &str = "AWS_SECRET_ACCESS_KEY";
 
 /// Parses the arguments and runs the command. `sandbox` makes the machine that `serve` runs
 /// guests on, `simulated` one for `test`, where they run on simulated time.
@@ -159,6 +208,7 @@ async fn run(command: Command, sandbox: NewSandbox) -> anyhow::Result<ExitCode> 
         Command::Counters(arguments) => counters::run(arguments).await?,
         Command::State(arguments) => state::run(arguments).await?,
         Command::Deliveries(arguments) => deliveries::run(arguments).await?,
+        Command::Tenants(arguments) => tenants::run(arguments).await?,
         Command::Repair(arguments) => repair::run(&arguments)?,
         Command::Failures(arguments) => return failures::run(arguments).await,
     }

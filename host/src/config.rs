@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::delivery;
 use crate::manifest::ServerSettings;
+use crate::secrets::SecretKey;
 use crate::services::Settings;
 
 /// Where a host listens unless it is told otherwise: on its own machine only.
@@ -29,6 +30,8 @@ pub struct Config {
     pub settings: Settings,
     /// How deliveries to on-failure destinations are made.
     pub delivery: delivery::Settings,
+    /// What secrets are sealed with at rest, if they are.
+    pub secret_key: Option<SecretKey>,
 }
 
 /// Which store keeps the data.
@@ -48,8 +51,19 @@ pub struct Flags {
     pub listen: Option<SocketAddr>,
     /// Where the data is.
     pub data_dir: Option<PathBuf>,
-    /// Whether a bind beyond loopback is allowed.
+    /// Whether a bind beyond loopback is allowed where nothing checks signatures.
     pub insecure_bind: bool,
+    /// Whether callers must prove who they are.
+    pub access: Option<AccessKind>,
+}
+
+/// Who may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum AccessKind {
+    /// Everybody who reaches it; any signature
+    Open,
+    /// Whoever signs with an access key that the manifest names
+    Closed,
 }
 
 /// Why a host is not started with what it was told.
@@ -58,12 +72,19 @@ pub enum ConfigError {
     /// Anyone in the network could call it.
     #[error(
         "listen on {0}: everybody who can reach this address could read and change all data: \
-         listen on 127.0.0.1, or say --insecure-bind where something else keeps strangers out"
+         listen on 127.0.0.1, close it (access = \"closed\" in [server], with access keys), or say \
+         --insecure-bind where something else keeps strangers out"
     )]
     OpenBind(SocketAddr),
 }
 
 impl Flags {
+    /// Whether callers must prove who they are.
+    pub fn is_closed(&self, server: &ServerSettings) -> bool {
+        self.access
+            .map_or(server.closed, |access| access == AccessKind::Closed)
+    }
+
     /// Lays the flags over the manifest's server settings.
     ///
     /// # Errors
@@ -73,7 +94,7 @@ impl Flags {
         server: &ServerSettings,
     ) -> Result<(SocketAddr, PathBuf), ConfigError> {
         let listen = self.listen.or(server.listen).unwrap_or(DEFAULT_LISTEN);
-        if !listen.ip().is_loopback() && !self.insecure_bind {
+        if !listen.ip().is_loopback() && !self.insecure_bind && !self.is_closed(server) {
             return Err(ConfigError::OpenBind(listen));
         }
         let data_dir = self.data_dir.or_else(|| server.data_dir.clone());
@@ -127,8 +148,21 @@ mod tests {
                 insecure_bind,
                 ..Flags::default()
             };
-            let taken = flags.address_and_data(&ServerSettings::default());
+            let server = ServerSettings::default();
+            let taken = flags.clone().address_and_data(&server);
             assert_eq!(taken.is_ok(), good, "{listen}");
+            let closed = ServerSettings {
+                closed: true,
+                ..server
+            };
+            let taken = flags.clone().address_and_data(&closed);
+            assert!(taken.is_ok(), "{listen}, closed");
+            let open = Flags {
+                access: Some(AccessKind::Open),
+                ..flags
+            };
+            let taken = open.address_and_data(&closed);
+            assert_eq!(taken.is_ok(), good, "{listen}, opened by the flag");
         }
     }
 }

@@ -54,6 +54,8 @@ async fn round(host: &Services) {
         report(name, trim(host, &stream).await);
         report(name, forget_shards(host, stream.id).await);
     }
+    let measured = host.tenancy.measure(host.store.as_ref()).await;
+    report("what tenants have stored", measured);
     if let Some(workloads) = &host.workloads {
         let delivery = workloads.mappings.delivery();
         report("queues", delivery.queues().tidy().await);

@@ -6,6 +6,7 @@
 
 mod check;
 mod check_delivery;
+mod check_tenants;
 mod error;
 mod reconcile;
 mod table;
@@ -21,6 +22,7 @@ pub use watch::WatchedFiles;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use shardmill_core::mapping::{Policy, StartingPosition};
 use shardmill_core::{Scope, StreamName, TenantId};
@@ -28,6 +30,8 @@ use shardmill_core::{Scope, StreamName, TenantId};
 use crate::delivery::{self, Destination};
 use crate::functions::FunctionSettings;
 use crate::mapping::FailureBounds;
+use crate::server::{Connections, TlsFiles};
+use crate::tenancy::{OperatorSpec, SecretSource, TenantSpec};
 
 /// A manifest whose every value is in its range.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +50,10 @@ pub struct Manifest {
     pub delivery: delivery::Settings,
     /// Whether what the manifest named once and no longer names is removed.
     pub prune: bool,
+    /// Who may call, and how much each may use.
+    pub tenants: Vec<TenantSpec>,
+    /// Who may see to all tenants.
+    pub operators: Vec<OperatorSpec>,
 }
 
 /// How the host itself runs. The command line's flags win over it.
@@ -59,6 +67,16 @@ pub struct ServerSettings {
     pub scope: Scope,
     /// What each tenant may keep in the failure store.
     pub failures: FailureBounds,
+    /// Whether callers must prove who they are.
+    pub closed: bool,
+    /// How far a signature's time may be from now; `None`: AWS's five minutes.
+    pub clock_skew: Option<Duration>,
+    /// The file with the key that seals secrets at rest.
+    pub secret_key_file: Option<PathBuf>,
+    /// What connections may take.
+    pub connections: Connections,
+    /// What the listener shows, if it speaks TLS.
+    pub tls: Option<TlsFiles>,
 }
 
 /// A stream that should exist.
@@ -190,6 +208,19 @@ impl Manifest {
             scope.tenant = tenant;
         }
         manifest
+    }
+
+    /// The files, beside itself, whose change changes what it means.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let tenants = self.tenants.iter().flat_map(|tenant| &tenant.access_keys);
+        let operators = self.operators.iter().flat_map(|one| &one.access_keys);
+        let secrets = tenants
+            .chain(operators)
+            .filter_map(|key| match &key.secret {
+                SecretSource::File(path) => Some(path.as_path()),
+                SecretSource::Inline(_) | SecretSource::Variable(_) => None,
+            });
+        self.modules().chain(secrets)
     }
 
     /// The modules that it names.

@@ -23,7 +23,10 @@ use crate::clock::Clock;
 use crate::config::{Config, StoreKind};
 use crate::delivery::Delivery;
 use crate::manifest::{Manifest, Reconciler, WatchedFiles};
-use crate::services::Services;
+use crate::secrets::{self, SealingStore, SecretsError};
+use crate::server::Certificate;
+use crate::services::{Access, Services};
+use crate::tenancy::{MeteredStore, Tenancy};
 use crate::workloads::Workloads;
 use crate::{janitor, server, usage};
 
@@ -67,19 +70,48 @@ pub async fn run(
     let address = listener.local_addr().context("find out the port")?;
     let clock = Clock::system();
     let Opened { store, failure } = open(&config, clock).await?;
+    let store: Arc<dyn Store> = match config.secret_key.clone() {
+        Some(key) => Arc::new(SealingStore::open(store, key).await?),
+        None if secrets::is_sealed(store.as_ref())? => bail!(SecretsError::Missing),
+        None => store,
+    };
+    let tenancy = Arc::new(Tenancy::default());
+    let store: Arc<dyn Store> = Arc::new(MeteredStore::new(store, Arc::clone(&tenancy)));
     let below = |name| (config.store == StoreKind::Embedded).then(|| config.data_dir.join(name));
     let sandbox = new_sandbox(below(ARTIFACTS).as_deref())?;
+    let tenants = Tenants {
+        tenancy: Arc::clone(&tenancy),
+        sandbox: Arc::clone(&sandbox),
+        store: Arc::clone(&store),
+    };
+    if let Some(manifest) = &manifest {
+        tenants.apply(manifest).await?;
+    }
+    let closed = config.settings.access == Access::Closed;
+    if closed && !tenancy.has_keys() {
+        bail!(
+            "access is closed, and there is no access key: nobody could call: name one as \
+             [[tenant.access_key]] or [[operator.access_key]] in the manifest"
+        );
+    }
+    let certificate = config.settings.certificate.clone();
+    let scheme = if certificate.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let notes = below(NOTES);
     let mut delivery = config.delivery;
     delivery.allowed.data_dir = Some(config.data_dir);
-    delivery.allowed.strangers = !config.listen.ip().is_loopback();
+    delivery.allowed.strangers = closed || !config.listen.ip().is_loopback();
     let delivery = Delivery::new(Arc::clone(&store), clock, delivery);
     let workloads =
         Workloads::with_delivery(Arc::clone(&store), sandbox, clock, notes, delivery.clone());
     let kept = workloads.failures.open(config.settings.failures);
     kept.context("count what the failure store holds")?;
     let services = Services::start(Arc::clone(&store), clock, config.settings).await?;
-    let services = Arc::new(services.with_workloads(workloads.clone()));
+    let services = services.with_workloads(workloads.clone());
+    let services = Arc::new(services.with_tenancy(tenancy));
 
     let reconciler = Reconciler {
         store: Arc::clone(&store),
@@ -109,11 +141,18 @@ pub async fn run(
     if let (Some(path), Some(files)) = (config.manifest, watched) {
         let token = stop.clone();
         tasks.spawn(async move {
-            let watch = reload(path, files, reconciler);
+            let watch = reload(path, files, tenants, reconciler);
             tokio::select! { () = watch => {}, () = token.cancelled() => {} }
         });
     }
-    ready(&format!("http://{address}"))?;
+    if let Some(certificate) = certificate {
+        let token = stop.clone();
+        tasks.spawn(async move {
+            let watch = renew(certificate);
+            tokio::select! { () = watch => {}, () = token.cancelled() => {} }
+        });
+    }
+    ready(&format!("{scheme}://{address}"))?;
 
     let ended = tokio::select! {
         () = shutdown => Ok(()),
@@ -205,7 +244,7 @@ async fn first(
     reconciler: &Reconciler,
 ) -> anyhow::Result<WatchedFiles> {
     let mut files = WatchedFiles::default();
-    files.set(manifest.modules().chain([path]));
+    files.set(manifest.files().chain([path]));
     let summary = reconciler.reconcile(manifest).await;
     let absent = summary.problems.into_iter().find(|problem| !problem.kept);
     match absent {
@@ -214,17 +253,55 @@ async fn first(
     }
 }
 
-/// Brings the store to the manifest again whenever it or a module changes. A manifest that is
-/// not good changes nothing.
-async fn reload(path: PathBuf, mut files: WatchedFiles, reconciler: Reconciler) {
+/// Who takes over what a manifest says of tenants.
+struct Tenants {
+    tenancy: Arc<Tenancy>,
+    sandbox: Arc<dyn Sandbox>,
+    store: Arc<dyn Store>,
+}
+
+impl Tenants {
+    /// Takes it over, and counts what tenants have stored.
+    ///
+    /// # Errors
+    /// A secret that cannot be had, and then nothing changes; or a store that cannot be read.
+    async fn apply(&self, manifest: &Manifest) -> anyhow::Result<()> {
+        let (tenants, operators) = (&manifest.tenants, &manifest.operators);
+        self.tenancy
+            .apply(tenants, operators, self.sandbox.as_ref())?;
+        let measured = self.tenancy.measure(self.store.as_ref()).await;
+        measured.context("count what tenants have stored")
+    }
+}
+
+/// Brings tenants and the store to the manifest again whenever it, a module or a secret changes. A
+/// manifest that is not good changes nothing.
+async fn reload(path: PathBuf, mut files: WatchedFiles, tenants: Tenants, reconciler: Reconciler) {
     loop {
         files.changed().await;
         match Manifest::load(&path) {
             Ok(manifest) => {
-                files.set(manifest.modules().chain([path.as_path()]));
+                files.set(manifest.files().chain([path.as_path()]));
+                if let Err(error) = tenants.apply(&manifest).await {
+                    tracing::error!("{error:#}; tenants and access keys stay as they are");
+                }
                 reconciler.reconcile(&manifest).await;
             }
             Err(error) => tracing::error!("{error}; what runs goes on"),
         }
+    }
+}
+
+/// Reads the certificate again whenever its files change.
+async fn renew(certificate: Certificate) {
+    let mut files = WatchedFiles::default();
+    files.set(certificate.files());
+    loop {
+        files.changed().await;
+        match certificate.reload() {
+            Ok(()) => tracing::info!("new connections get the certificate as it is now"),
+            Err(error) => tracing::error!("{error}; the certificate before stays"),
+        }
+        files.set(certificate.files());
     }
 }

@@ -1,12 +1,19 @@
-//! The listener: HTTP/1.1 and HTTP/2 with prior knowledge on one port, bounded in connections,
-//! header time and request size, drained on shutdown.
+//! The listener: HTTP/1.1 and HTTP/2 with prior knowledge on one port, in the clear or over TLS,
+//! drained on shutdown.
+//!
+//! Bounded in everything that a client can make it hold: connections, time for the first bytes, for
+//! headers, for a body and for taking an answer, size and number of headers, requests at a time and
+//! requests that are taken back. `docs/serve.md` lists the bounds.
 //!
 //! Every task belongs to a set that [`serve`] awaits; it returns when all of them have ended.
 
 mod body;
+mod guarded;
 mod tasks;
+mod tls;
 
-pub(crate) use body::{NoBody, read_body};
+pub(crate) use body::{NoBody, discard_body, read_body};
+pub use tls::{Certificate, TlsError, TlsFiles};
 
 use std::future::Future;
 use std::io;
@@ -17,20 +24,55 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::api;
 use crate::services::Services;
+use guarded::Guarded;
 use tasks::Tasks;
 
-/// Connections at one time; more wait in the listener's queue.
-const MAX_CONNECTIONS: usize = 1024;
+/// What connections may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// At one time; more wait in the listener's queue. Default 1,024.
+    pub most: usize,
+    /// How long a connection may take to send a request's headers, idle time before it included;
+    /// and to take the next bytes of an answer. Default 30 s.
+    pub patience: Duration,
+    /// How long a body may come as slowly as it likes. Default 30 s.
+    pub body_grace: Duration,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            most: 1024,
+            patience: Duration::from_secs(30),
+            body_grace: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Headers of a request, bytes, its first line included; more is answered with 431.
+const MAX_HEADER_BYTES: usize = 128 << 10;
+/// Headers of a request; more is answered with 431.
+const MAX_HEADERS: usize = 100;
+/// The same for HTTP/2, uncompressed.
+const MAX_HEADER_LIST_BYTES: u32 = 64 << 10;
 /// Requests at one time on an HTTP/2 connection.
 const MAX_STREAMS: u32 = 128;
-/// How long a connection may take to send a request's headers, idle time before it included.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Requests that a client has taken back and the host not seen yet; one more ends the connection
+/// ("rapid reset").
+const MAX_PENDING_RESETS: usize = 20;
+/// Errors of a client's making that one HTTP/2 connection outlives.
+const MAX_ERROR_RESETS: usize = 256;
+/// Answers of one HTTP/2 stream that are handed to the connection ahead of its window, bytes.
+const MAX_SEND_BYTES: usize = 1 << 20;
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long running requests may take when the host stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after an accept that failed for want of descriptors or memory.
@@ -39,7 +81,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves until `shutdown` resolves, then lets running requests finish, at most 30 s.
 pub async fn serve(listener: TcpListener, host: Arc<Services>, shutdown: impl Future<Output = ()>) {
     let tasks = Tasks::default();
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(host.settings.connections.most));
     let (stop, stopped) = watch::channel(false);
     let mut shutdown = pin!(shutdown);
     loop {
@@ -86,11 +128,12 @@ async fn connection(
     mut stopped: watch::Receiver<bool>,
     tasks: Tasks,
 ) {
+    let patience = host.settings.connections.patience;
     let stop = async { stopped.wait_for(|stop| *stop).await.map(drop) };
     let mut stop = pin!(stop);
-    // The protocol is told by the first bytes, and hyper waits for them without a limit.
+    // An idle connection is not waited for when the host stops.
     tokio::select! {
-        first = timeout(HEADER_TIMEOUT, stream.readable()) => match first {
+        first = timeout(patience, stream.readable()) => match first {
             Ok(Ok(())) => {}
             _ => return,
         },
@@ -99,18 +142,43 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot switch off Nagle's algorithm");
     }
+    let Some(certificate) = &host.settings.certificate else {
+        return speak(stream, host, stop, tasks).await;
+    };
+    match timeout(HANDSHAKE_TIMEOUT, certificate.accept(stream)).await {
+        Ok(Ok(stream)) => speak(stream, Arc::clone(&host), stop, tasks).await,
+        Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
+        Err(_) => tracing::debug!("no TLS handshake within {HANDSHAKE_TIMEOUT:?}"),
+    }
+}
+
+/// Speaks HTTP on a connection until it ends.
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    host: Arc<Services>,
+    stop: impl Future,
+    tasks: Tasks,
+) {
+    let patience = host.settings.connections.patience;
     let mut builder = auto::Builder::new(tasks);
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
+        .header_read_timeout(patience)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .max_headers(MAX_HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(HEADER_TIMEOUT)
-        .max_concurrent_streams(MAX_STREAMS);
+        .keep_alive_interval(patience)
+        .max_header_list_size(MAX_HEADER_LIST_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
+        .max_send_buf_size(MAX_SEND_BYTES);
     let service = service_fn(move |request| api::handle(host.clone(), request));
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let stream = TokioIo::new(Guarded::new(stream, patience));
+    let mut connection = pin!(builder.serve_connection(stream, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         _ = stop => {

@@ -4,13 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardmill_core::{Region, Scope};
+use shardmill_core::{Region, Scope, TenantId};
 use shardmill_store::{CommitError, Expect, Key, ReadError, Store, Table, Tx, Urgency, Value};
 
 use crate::api::kinesis::Routes;
 use crate::clock::Clock;
 use crate::mapping::FailureBounds;
 use crate::seal::Seal;
+use crate::server::{Certificate, Connections};
+use crate::tenancy::Tenancy;
 use crate::workloads::Workloads;
 
 /// Shared by everything that serves.
@@ -30,6 +32,8 @@ pub struct Services {
     pub(crate) control: tokio::sync::Mutex<()>,
     /// Functions and mappings; `None` where only streams are served.
     pub(crate) workloads: Option<Workloads>,
+    /// Who may call, and how much each may use.
+    pub(crate) tenancy: Arc<Tenancy>,
 }
 
 /// What the operator chose, with its default.
@@ -37,6 +41,14 @@ pub struct Services {
 pub struct Settings {
     /// Who may speak to the host.
     pub access: Access,
+    /// How far a signature's time may be from now. Default 5 minutes, as AWS.
+    pub clock_skew: Duration,
+    /// What the listener shows, if it speaks TLS.
+    pub certificate: Option<Certificate>,
+    /// What a connection may take.
+    pub connections: Connections,
+    /// The account of operators who name none. Default 000000000000.
+    pub account: TenantId,
     /// Region of callers whose signature names none. Default us-east-1.
     pub region: Region,
     /// How long a stream is CREATING, UPDATING and DELETING. Default 50 ms, as visible as AWS's seconds.
@@ -58,12 +70,18 @@ pub enum Access {
     Loopback,
     /// Everybody who can connect; any signature.
     Anyone,
+    /// Whoever signs with a key that the manifest names.
+    Closed,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             access: Access::Loopback,
+            clock_skew: Duration::from_secs(300),
+            certificate: None,
+            connections: Connections::default(),
+            account: TenantId::DEFAULT,
             region: Region::default(),
             stream_creation_time: Duration::from_millis(50),
             shard_limit: 20_000,
@@ -104,11 +122,18 @@ impl Services {
             routes: Routes::default(),
             control: tokio::sync::Mutex::new(()),
             workloads: None,
+            tenancy: Arc::default(),
         })
     }
 }
 
 impl Services {
+    /// The same, with tenants.
+    #[must_use]
+    pub fn with_tenancy(self, tenancy: Arc<Tenancy>) -> Self {
+        Self { tenancy, ..self }
+    }
+
     /// The same, with functions and mappings.
     #[must_use]
     pub fn with_workloads(self, workloads: Workloads) -> Self {

@@ -66,6 +66,22 @@ fn fed(mut command: Command, input: &str) -> Output {
 }
 
 #[test]
+fn a_closed_host_that_nobody_could_call_is_not_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shardmill"));
+    command
+        .args(["serve", "--access", "closed", "--listen", "127.0.0.1:0"])
+        .arg("--data-dir")
+        .arg(folder.path().join("data"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let (text, code) = error(&ended(&mut command));
+    assert!(text.contains("there is no access key"), "{text}");
+    assert_eq!(code, 1);
+}
+
+#[test]
 fn what_is_put_is_tailed_in_order() {
     let host = Host::start();
     stdout(
@@ -214,8 +230,8 @@ fn an_error_says_what_to_do_next() {
             1,
         ),
         (
-            &["streams", "--endpoint", "https://localhost"],
-            "error: endpoint \"https://localhost\": an address as http://127.0.0.1:4566 expected",
+            &["streams", "--endpoint", "ftp://localhost"],
+            "error: endpoint \"ftp://localhost\": an address as http://127.0.0.1:4566 or https://HOST:PORT expected",
             1,
         ),
         (

@@ -21,6 +21,7 @@ const AUTHORIZATION: &str = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1
 pub(crate) struct Host {
     folder: TempDir,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     process: Option<Child>,
     url: String,
     http: Client<HttpConnector, Full<Bytes>>,
@@ -34,8 +35,30 @@ impl Host {
 
     /// Starts a host with more arguments, and a manifest that is written into its folder.
     pub(crate) fn with(arguments: &[&str], manifest: Option<&str>) -> Self {
+        Self::made(arguments, manifest, &[], |_| {})
+    }
+
+    /// Starts a host with a manifest, with variables in its environment, and with what `prepare`
+    /// puts into its folder.
+    pub(crate) fn prepared(
+        manifest: &str,
+        environment: &[(&str, &str)],
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
+        Self::made(&[], Some(manifest), environment, prepare)
+    }
+
+    fn made(
+        arguments: &[&str],
+        manifest: Option<&str>,
+        environment: &[(&str, &str)],
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        prepare(folder.path());
         let mut arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
+        let environment = environment.iter();
+        let environment = environment.map(|(name, value)| ((*name).into(), (*value).into()));
         if let Some(text) = manifest {
             let path = folder.path().join("shardmill.toml");
             std::fs::write(&path, text).unwrap();
@@ -45,6 +68,7 @@ impl Host {
         let mut host = Self {
             folder,
             arguments,
+            environment: environment.collect(),
             process: None,
             url: String::new(),
             http,
@@ -91,6 +115,7 @@ impl Host {
             .arg("--data-dir")
             .arg(self.folder.path().join("data"))
             .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log);
@@ -144,6 +169,8 @@ impl Host {
         command
             .args(arguments)
             .env("SHARDMILL_ENDPOINT", &self.url)
+            .env_remove("AWS_ACCESS_KEY_ID")
+            .env_remove("AWS_SECRET_ACCESS_KEY")
             .stdin(Stdio::null());
         command
     }

@@ -44,12 +44,18 @@ def shared():
 class Host:
     """One host. `start` again after `stop` or `kill` serves the same data on another port."""
 
-    def __init__(self):
+    def __init__(self, manifest=None):
         self.process = None
-        self.endpoint = os.environ.get("SHARDMILL_TEST_ENDPOINT")
+        self.manifest = None
+        # What says how the host runs is for a host of its own.
+        self.endpoint = os.environ.get("SHARDMILL_TEST_ENDPOINT") if manifest is None else None
         self.external = self.endpoint is not None
         if not self.external:
             self.data_dir = tempfile.mkdtemp(prefix="shardmill-clients-")
+            if manifest is not None:
+                self.manifest = os.path.join(self.data_dir, "shardmill.toml")
+                with open(self.manifest, "w") as file:
+                    file.write(manifest)
             self.start()
 
     def start(self):
@@ -61,6 +67,7 @@ class Host:
                 "127.0.0.1:0",
                 "--data-dir",
                 self.data_dir,
+                *(["--config", self.manifest] if self.manifest else []),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

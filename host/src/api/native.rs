@@ -14,13 +14,16 @@
 //! | `failures[?FILTER]`, `failures/ID[?records=]` | shows | | imports: a file as body | one: deletes |
 //! | `failures/ID/replay` | | | does so; on another module: wasm as body | |
 //! | `failures/ID/redrive[?to_stream=]` | | | does so | |
-//! | `failures/ID/export[?module=]` | the file | | | |
+//! | `failures/ID/export[?module=&environment=]` | the file | | | |
 //! | `deliveries` | lists those not made | | | |
 //! | `deliveries/ID` | with its document | | | drops |
 //! | `deliveries/ID/retry` | | | tries at once | |
+//! | `tenants[/ACCOUNT]` | shows, with quotas and usage | | | |
 //!
 //! Errors are `{"error": {"code", "message", "hint"}}`. A signature as AWS's clients send it
-//! names the account and region; without one they are the default ones.
+//! names the account and region; without one they are the default ones. A closed host wants one
+//! for all but `health`: a tenant's key reaches its own account, an operator's every account
+//! (`x-shardmill-account`) and `metrics`, which are about all of them.
 
 mod deliveries;
 mod dry_run;
@@ -33,13 +36,14 @@ mod metrics;
 mod request;
 mod state;
 mod streams;
+mod tenants;
 mod usage;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
@@ -69,7 +73,12 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
     // What the path takes, for the answer to any other method.
     let allowed = match path.as_slice() {
         ["health"] if method == Method::GET => return health(call),
-        ["metrics"] if method == Method::GET => return metrics::show(call).await,
+        ["metrics"] if method == Method::GET => {
+            call.operators_only()?;
+            return metrics::show(call).await;
+        }
+        ["tenants"] if method == Method::GET => return tenants::list(call).await,
+        ["tenants", account] if method == Method::GET => return tenants::get(call, account).await,
         ["streams"] if method == Method::GET => return streams::list(call).await,
         ["streams", name] if method == Method::GET => return streams::get(call, name).await,
         ["functions"] if method == Method::GET => return functions::list(call),
@@ -144,8 +153,8 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
         ["failures", _] => "GET, DELETE",
         ["failures", _, "export"] | ["deliveries"] => "GET",
         ["deliveries", _] => "GET, DELETE",
-        ["health" | "metrics" | "streams" | "functions" | "mappings" | "usage"]
-        | ["streams" | "counters" | "state" | "usage", _] => "GET",
+        ["health" | "metrics" | "streams" | "functions" | "mappings" | "tenants" | "usage"]
+        | ["streams" | "counters" | "state" | "tenants" | "usage", _] => "GET",
         _ => {
             return Err(Error::not_found(format!(
                 "no such path: /_shardmill/{}",
@@ -188,7 +197,13 @@ fn answer_error(error: Error) -> Answer {
         tracing::warn!(code, message, "a native request failed");
     }
     let body = json!({ "error": { "code": code, "message": message, "hint": hint } });
-    answer(status, "application/json", body.to_string())
+    let mut answer = answer(status, "application/json", body.to_string());
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        // Seconds; of the rate, a second's worth is back by then.
+        let headers = answer.headers_mut();
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    answer
 }
 
 fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {

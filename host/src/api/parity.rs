@@ -16,6 +16,13 @@ operation that is not supported is answered with `UnknownOperationException` (40
 that names it. Cross-origin requests are answered as AWS does for loopback origins, and refused
 for all others.
 
+Signatures (Signature Version 4) are checked on a closed host: header, presigned query, signed
+chunks. Session tokens, trailing checksums and `AWS4-ECDSA-P256-SHA256` are refused by name;
+`UNSIGNED-PAYLOAD` is taken over TLS only. There are no policies: a key may do everything in its
+account. \"No throttling\" below is about shards; a tenant may have quotas (`docs/tenants.md`): too
+many requests are answered with `ProvisionedThroughputExceededException` where records are put or
+read, with `LimitExceededException` elsewhere.
+
 | Operation | Supported | Differences |
 | --- | --- | --- |
 ";

@@ -22,9 +22,9 @@ use shardmill_core::Scope;
 use uuid::Uuid;
 
 use super::Answer;
-use crate::auth;
+use crate::auth::{self, Caller, Claim};
 use crate::queues::{Queue, Queues};
-use crate::server::read_body;
+use crate::server::{discard_body, read_body};
 use crate::services::Services;
 use error::Error;
 
@@ -48,16 +48,17 @@ pub(crate) struct Call<'a> {
 /// Answers a request to SQS.
 pub(crate) async fn handle(host: &Services, request: Request<Incoming>) -> Answer {
     let (parts, body) = request.into_parts();
-    let mut answer = match read_body(body, MAX_BODY_BYTES).await {
-        Ok(body) => match run(host, &parts, body).await {
+    let mut answer = match read(host, &parts, body).await {
+        Ok((caller, body)) => match run(host, &parts, caller, body).await {
             Ok(output) => answer(StatusCode::OK, &output),
             Err(error) => failed(&error),
         },
-        Err(error) => {
-            let mut answer = failed(&Error::Serialization(error.to_string()));
-            answer
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
+        Err((error, whole)) => {
+            let mut answer = failed(&error);
+            if !whole {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(CONNECTION, close);
+            }
             answer
         }
     };
@@ -67,8 +68,34 @@ pub(crate) async fn handle(host: &Services, request: Request<Incoming>) -> Answe
     answer
 }
 
-async fn run(host: &Services, parts: &Parts, body: Bytes) -> Result<Json, Error> {
-    let caller = auth::caller(parts, &host.settings.region)?;
+/// Who is calling, and the body.
+///
+/// # Errors
+/// Also whether the body was read to its end, so that the connection can go on.
+async fn read(
+    host: &Services,
+    parts: &Parts,
+    body: Incoming,
+) -> Result<(Caller, Bytes), (Error, bool)> {
+    let claim = match Claim::of(host, parts, auth::Service::Sqs) {
+        Ok(claim) => claim,
+        Err(error) => {
+            discard_body(body).await;
+            return Err((error.into(), false));
+        }
+    };
+    let grace = host.settings.connections.body_grace;
+    let body = read_body(body, MAX_BODY_BYTES, grace).await;
+    let body = body.map_err(|error| (Error::Serialization(error.to_string()), false))?;
+    claim
+        .check(parts, body)
+        .map_err(|error| (error.into(), true))
+}
+
+async fn run(host: &Services, parts: &Parts, caller: Caller, body: Bytes) -> Result<Json, Error> {
+    let tenant = caller.scope.tenant;
+    let admitted = host.tenancy.admit(tenant, host.clock.now());
+    admitted.map_err(|too_many| Error::TooMany(too_many.allowed))?;
     let target = parts.headers.get("x-amz-target");
     let name = target
         .and_then(|target| target.to_str().ok())
@@ -83,10 +110,14 @@ async fn run(host: &Services, parts: &Parts, body: Bytes) -> Result<Json, Error>
         let host = parts.headers.get(HOST)?;
         Some(host.to_str().ok()?.to_owned())
     });
+    let scheme = match host.settings.certificate {
+        Some(_) => "https",
+        None => "http",
+    };
     let call = Call {
         queues: workloads.mappings.delivery().queues(),
         scope: caller.scope,
-        base: format!("http://{}", authority.unwrap_or_default()),
+        base: format!("{scheme}://{}", authority.unwrap_or_default()),
         body,
     };
     run(&call).await

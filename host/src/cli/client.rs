@@ -1,5 +1,7 @@
 //! A running host, as a command sees it: the native API and Kinesis, over one HTTP client.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -7,21 +9,31 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, StatusCode, Uri};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Http;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use shardmill_core::Scope;
 
+use crate::auth::{ACCOUNT, Credentials, Service, sign};
 use crate::clock::Clock;
 use crate::timestamp;
 
 /// Speaks to a host. Cheap to clone; clones share connections.
 #[derive(Clone)]
 pub(super) struct Client {
-    http: Http<HttpConnector, Full<Bytes>>,
+    http: Http<HttpsConnector<HttpConnector>, Full<Bytes>>,
     endpoint: String,
     scope: Scope,
+    /// What requests are signed with; without, any signature has to do.
+    credentials: Option<Credentials>,
+    /// Whether `scope` names an account that the key may not be of.
+    names_account: bool,
     /// How long a whole answer may take; without end for what runs handlers or compiles them.
     patience: Option<Duration>,
 }
@@ -79,7 +91,8 @@ pub(super) enum CallError {
 impl CallError {
     /// Whether the same request may succeed later.
     pub(super) fn may_pass(&self) -> bool {
-        const THROTTLES: [&str; 2] = [
+        const THROTTLES: [&str; 3] = [
+            "throttled",
             "ProvisionedThroughputExceededException",
             "ThrottlingException",
         ];
@@ -104,24 +117,50 @@ impl CallError {
 }
 
 impl Client {
-    pub(super) fn new(endpoint: &str, scope: Scope) -> anyhow::Result<Self> {
+    /// Speaks to a host that listens at `endpoint`. Certificates are held against those of
+    /// `ca_file`, or of this machine.
+    pub(super) fn new(
+        endpoint: &str,
+        scope: Scope,
+        ca_file: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         let endpoint = endpoint.trim_end_matches('/');
         let uri: Uri = endpoint
             .parse()
             .with_context(|| format!("endpoint {endpoint:?}"))?;
-        if uri.scheme_str() != Some("http") || uri.authority().is_none() {
-            bail!("endpoint {endpoint:?}: an address as http://127.0.0.1:4566 expected");
+        let secure = uri.scheme_str() == Some("https");
+        if !(secure || uri.scheme_str() == Some("http")) || uri.authority().is_none() {
+            bail!(
+                "endpoint {endpoint:?}: an address as http://127.0.0.1:4566 or https://HOST:PORT expected"
+            );
         }
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT));
+        connector.enforce_http(false);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls(secure, ca_file)?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
         let http = Http::builder(TokioExecutor::new()).build(connector);
         Ok(Self {
             http,
             endpoint: endpoint.into(),
             scope,
+            credentials: None,
+            names_account: false,
             patience: Some(ANSWER),
         })
+    }
+
+    /// The same with signed requests; `names_account`: for the scope's account, whosever key it is.
+    pub(super) fn signing(self, credentials: Credentials, names_account: bool) -> Self {
+        Self {
+            credentials: Some(credentials),
+            names_account,
+            ..self
+        }
     }
 
     /// The same for calls that take as long as a handler runs, or a module compiles.
@@ -261,7 +300,13 @@ impl Client {
         };
         let uri = format!("{}{path}", self.endpoint).parse::<Uri>();
         *request.uri_mut() = uri.map_err(|e| unreachable(&e))?;
-        self.identify(&mut request);
+        let request = match &self.credentials {
+            Some(credentials) => self.signed(request, credentials).await,
+            None => {
+                self.identify(&mut request);
+                request
+            }
+        };
         let answer = self
             .http
             .request(request)
@@ -276,8 +321,36 @@ impl Client {
         Ok((status, body.to_bytes()))
     }
 
-    /// Says who is calling, in the form of an AWS signature. Hosts take any signature from their
-    /// own machine, so there is none to compute: only the account and the region count.
+    async fn signed(
+        &self,
+        request: Request<Full<Bytes>>,
+        credentials: &Credentials,
+    ) -> Request<Full<Bytes>> {
+        let (mut parts, body) = request.into_parts();
+        // It is in memory whole.
+        let Ok(body) = body.collect().await.map(|body| body.to_bytes());
+        if self.names_account
+            && let Ok(account) = HeaderValue::from_str(&self.scope.tenant.to_string())
+        {
+            parts.headers.insert(ACCOUNT, account);
+        }
+        let service = match parts.uri.path().starts_with("/_shardmill/") {
+            true => Service::Native,
+            false => Service::Kinesis,
+        };
+        let signed_for = (service, &self.scope.region);
+        sign(
+            &mut parts,
+            &body,
+            credentials,
+            signed_for,
+            Clock::system().now(),
+        );
+        Request::from_parts(parts, Full::new(body))
+    }
+
+    /// Says who is calling, in the form of an AWS signature. An open host takes any signature, so
+    /// there is none to compute: only the account and the region count.
     fn identify(&self, request: &mut Request<Full<Bytes>>) {
         let Scope { tenant, region } = &self.scope;
         let now = timestamp::format(Clock::system().now());
@@ -341,6 +414,32 @@ impl Client {
     }
 }
 
+/// What certificates are held against.
+fn tls(secure: bool, ca_file: Option<&Path>) -> anyhow::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    if let Some(path) = ca_file {
+        let read = || format!("read --ca-file {}", path.display());
+        for certificate in CertificateDer::pem_file_iter(path).with_context(read)? {
+            roots
+                .add(certificate.with_context(read)?)
+                .with_context(read)?;
+        }
+        if roots.is_empty() {
+            bail!("--ca-file {}: no certificate in it", path.display());
+        }
+    }
+    let provider = Arc::new(ring::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    // The machine's own are not looked for where nobody needs them.
+    if secure && ca_file.is_none() {
+        let builder = builder.with_native_roots();
+        let builder = builder.context("no root certificates: name the host's with --ca-file")?;
+        return Ok(builder.with_no_client_auth());
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
 /// The innermost cause: the layers above it only say that a request failed.
 fn root_of(error: &dyn std::error::Error) -> String {
     let mut error = error;
@@ -397,14 +496,17 @@ pub(super) mod tests {
             }
             asked
         });
-        (Client::new(&endpoint, Scope::default()).unwrap(), asked)
+        (
+            Client::new(&endpoint, Scope::default(), None).unwrap(),
+            asked,
+        )
     }
 
     #[tokio::test]
     async fn a_host_that_does_not_answer_is_not_waited_for_without_end() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let client = Client::new(&endpoint, Scope::default()).unwrap();
+        let client = Client::new(&endpoint, Scope::default(), None).unwrap();
         let client = client.answering_within(Duration::from_millis(50));
         let error = client.get("health").await.unwrap_err();
         assert!(matches!(error, CallError::Silent { .. }), "{error:?}");

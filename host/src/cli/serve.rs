@@ -9,10 +9,13 @@ use anyhow::Context;
 use clap::ValueEnum;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use zeroize::Zeroizing;
 
-use crate::config::{Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, Flags, StoreKind};
+use crate::config::{AccessKind, Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, Flags, StoreKind};
 use crate::manifest::Manifest;
+use crate::secrets::SecretKey;
 use crate::serve::{self, NewSandbox};
+use crate::server::Certificate;
 use crate::services::{Access, Settings};
 
 /// The manifest that is used when none is named, if it is there.
@@ -20,6 +23,9 @@ const MANIFEST: &str = "shardmill.toml";
 
 /// Environment variable: signs what webhooks are sent, unless the manifest has a secret.
 const WEBHOOK_SECRET: &str = "SHARDMILL_WEBHOOK_SECRET";
+
+/// Environment variable: seals secrets at rest; wins over the manifest's file.
+const SECRET_KEY: &str = "SHARDMILL_SECRET_KEY";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -30,9 +36,12 @@ pub(super) struct Arguments {
     listen: Option<SocketAddr>,
     #[arg(long, value_name = "DIR", help = format!("Where the data is [default: {DEFAULT_DATA_DIR}]"))]
     data_dir: Option<PathBuf>,
-    /// Allow an address that other machines can reach: whoever reaches it may do everything
+    /// Allow an open host at an address that other machines can reach: whoever reaches it may do everything
     #[arg(long)]
     insecure_bind: bool,
+    /// Who may call [default: open]
+    #[arg(long, value_enum, env = "SHARDMILL_ACCESS")]
+    access: Option<AccessKind>,
     /// Which messages to log, as warn or shardmill=debug
     #[arg(
         long,
@@ -84,14 +93,31 @@ pub(super) async fn run(arguments: Arguments, sandbox: NewSandbox) -> anyhow::Re
         listen: arguments.listen,
         data_dir: arguments.data_dir,
         insecure_bind: arguments.insecure_bind,
+        access: arguments.access,
     };
+    let closed = flags.is_closed(&server);
     let (listen, data_dir) = flags.address_and_data(&server)?;
+    let secret_key = secret_key(server.secret_key_file.as_deref())?;
     let mut settings = Settings {
+        account: server.scope.tenant,
         region: server.scope.region,
         failures: server.failures,
+        connections: server.connections,
         ..Settings::default()
     };
-    if !listen.ip().is_loopback() {
+    settings.clock_skew = server.clock_skew.unwrap_or(settings.clock_skew);
+    settings.certificate = server.tls.map(Certificate::load).transpose()?;
+    let beyond = !listen.ip().is_loopback();
+    if closed {
+        settings.access = Access::Closed;
+        if beyond && settings.certificate.is_none() {
+            tracing::warn!(
+                %listen,
+                "without TLS whoever is on the way can read what is sent, and send a request \
+                 again for some minutes: name a certificate in [tls], or have a proxy speak TLS"
+            );
+        }
+    } else if beyond {
         tracing::warn!(%listen, "everybody who can reach this address may do everything");
         settings.access = Access::Anyone;
     }
@@ -105,8 +131,24 @@ pub(super) async fn run(arguments: Arguments, sandbox: NewSandbox) -> anyhow::Re
         store: arguments.store,
         settings,
         delivery,
+        secret_key,
     };
     serve::run(config, manifest, sandbox, shutdown()?).await
+}
+
+/// The key that seals secrets: from the environment, or else from the manifest's file.
+fn secret_key(file: Option<&Path>) -> anyhow::Result<Option<SecretKey>> {
+    let variable = std::env::var(SECRET_KEY).ok().filter(|s| !s.is_empty());
+    let text = match (variable.map(Zeroizing::new), file) {
+        (Some(text), _) => text,
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(path);
+            let text = text.with_context(|| format!("read secret_key_file {}", path.display()))?;
+            Zeroizing::new(text)
+        }
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(SecretKey::parse(&text)?))
 }
 
 /// The manifest that was named, or the one of the working folder; absolute.

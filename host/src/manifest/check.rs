@@ -17,11 +17,13 @@ use shardmill_core::mapping::{BadPolicy, OnExhausted, Policy, StartingPosition};
 use shardmill_core::{Scope, Stream, UnixMillis};
 
 use super::check_delivery::{check_delivery, check_on_failure, check_queue};
+use super::check_tenants::{check_tenants, check_tls};
 use super::error::BadKey;
 use super::table::{FunctionTable, Instant, MappingTable, RawManifest, ServerTable, StreamTable};
 use super::{FunctionSpec, Manifest, MappingSpec, ServerSettings, StreamSpec};
 use crate::functions::FunctionSettings;
 use crate::mapping::FailureBounds;
+use crate::server::Connections;
 use crate::timestamp;
 use value::Table;
 
@@ -42,6 +44,13 @@ const MAX_BATCH_MIB: i64 = (MAX_BATCH_BYTES >> 20) as i64;
 const FAILURE_DAYS: RangeInclusive<i64> = 1..=365;
 /// What a tenant may keep in the failure store: up to 1 TiB.
 const FAILURE_MIB: RangeInclusive<i64> = 1..=1 << 20;
+/// How far a signature's time may be from now. AWS's is 300; above an hour, a request that was
+/// caught could be sent again for too long.
+const CLOCK_SKEW_SECONDS: RangeInclusive<i64> = 1..=3_600;
+/// Connections at one time: each costs a file descriptor and some KiB.
+const CONNECTIONS: RangeInclusive<i64> = 1..=100_000;
+/// How long a silent client is waited for.
+const PATIENCE_SECONDS: RangeInclusive<i64> = 1..=3_600;
 /// Effects of a batch, at most: items.
 const MAX_EFFECTS: i64 = MAX_EFFECT_ITEMS as i64;
 /// All environment variables of a function. Lambda quotas, "Environment variables".
@@ -49,12 +58,16 @@ const MAX_ENVIRONMENT_BYTES: usize = 4096;
 
 /// Checks a whole manifest; files are relative to `base`.
 pub(super) fn check(raw: RawManifest, base: &Path) -> Result<Manifest, BadKey> {
-    let server = check_server(raw.server, base)?;
+    let mut server = check_server(raw.server, base)?;
+    server.tls = raw.tls.map(|table| check_tls(table, base)).transpose()?;
+    let (tenants, operators) = check_tenants(raw.tenant, raw.operator, base)?;
     let default = server.scope.clone();
     let mut manifest = Manifest {
         server,
         prune: raw.prune,
         delivery: check_delivery(raw.delivery, raw.s3)?,
+        tenants,
+        operators,
         ..Manifest::default()
     };
     let mut names = BTreeSet::new();
@@ -124,8 +137,34 @@ fn check_server(table: ServerTable, base: &Path) -> Result<ServerSettings, BadKe
     if let Some(mib) = table.failures_max_mib {
         failures.bytes = here.number("failures_max_mib", mib, FAILURE_MIB, " MiB")? << 20;
     }
+    let closed = match table.access.as_deref() {
+        None | Some("open") => false,
+        Some("closed") => true,
+        Some(other) => return Err(here.word("access", other, &["open", "closed"])),
+    };
+    let skew = table.clock_skew_seconds.map(|n| {
+        let seconds = here.number("clock_skew_seconds", n, CLOCK_SKEW_SECONDS, " seconds");
+        seconds.map(Duration::from_secs)
+    });
+    let mut connections = Connections::default();
+    if let Some(n) = table.max_connections {
+        connections.most = here.number("max_connections", n, CONNECTIONS, "")? as usize;
+    }
+    if let Some(n) = table.patience_seconds {
+        let seconds = here.number("patience_seconds", n, PATIENCE_SECONDS, " seconds")?;
+        connections.patience = Duration::from_secs(seconds);
+    }
+    if let Some(n) = table.body_grace_seconds {
+        let seconds = here.number("body_grace_seconds", n, PATIENCE_SECONDS, " seconds")?;
+        connections.body_grace = Duration::from_secs(seconds);
+    }
     Ok(ServerSettings {
         failures,
+        closed,
+        secret_key_file: table.secret_key_file.map(|file| base.join(file)),
+        connections,
+        clock_skew: skew.transpose()?,
+        tls: None,
         listen: listen.transpose()?,
         data_dir: table.data_dir.map(|dir| base.join(dir)),
         scope,

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::tenancy::Secret;
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RawManifest {
@@ -17,6 +19,9 @@ pub(crate) struct RawManifest {
     pub(crate) queue: Vec<QueueTable>,
     pub(crate) delivery: DeliveryTable,
     pub(crate) s3: S3Table,
+    pub(crate) tenant: Vec<TenantTable>,
+    pub(crate) operator: Vec<OperatorTable>,
+    pub(crate) tls: Option<TlsTable>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -28,6 +33,51 @@ pub(crate) struct ServerTable {
     pub(crate) region: Option<String>,
     pub(crate) failures_max_age_days: Option<i64>,
     pub(crate) failures_max_mib: Option<i64>,
+    pub(crate) access: Option<String>,
+    pub(crate) clock_skew_seconds: Option<i64>,
+    pub(crate) secret_key_file: Option<PathBuf>,
+    pub(crate) max_connections: Option<i64>,
+    pub(crate) patience_seconds: Option<i64>,
+    pub(crate) body_grace_seconds: Option<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TlsTable {
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TenantTable {
+    pub(crate) account: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) weight: Option<i64>,
+    pub(crate) stored_mib: Option<i64>,
+    pub(crate) shards: Option<i64>,
+    pub(crate) functions: Option<i64>,
+    pub(crate) requests_per_second: Option<i64>,
+    pub(crate) concurrent_invocations: Option<i64>,
+    pub(crate) guest_memory_mib: Option<i64>,
+    pub(crate) fuel_per_second: Option<i64>,
+    pub(crate) access_key: Vec<AccessKeyTable>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct OperatorTable {
+    pub(crate) name: Option<String>,
+    pub(crate) access_key: Vec<AccessKeyTable>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AccessKeyTable {
+    pub(crate) id: Option<String>,
+    pub(crate) secret: Option<Secret>,
+    pub(crate) secret_file: Option<PathBuf>,
+    pub(crate) secret_env: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

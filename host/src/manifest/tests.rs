@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use shardmill_core::UnixMillis;
 use shardmill_core::mapping::OnExhausted;
+use shardmill_core::quotas::Quotas;
 
 use super::*;
 
@@ -16,6 +17,38 @@ data_dir = "data"
 region = "eu-central-1"
 failures_max_age_days = 7
 failures_max_mib = 512
+access = "closed"
+clock_skew_seconds = 90
+secret_key_file = "secret.key"
+max_connections = 77
+patience_seconds = 5
+body_grace_seconds = 6
+
+[tls]
+certificate = "tls/host.pem"
+key = "/run/host.key"
+
+[[tenant]]
+account = "123456789012"
+name = "Clicks & co"
+weight = 300
+stored_mib = 2
+shards = 3
+functions = 4
+requests_per_second = 5
+concurrent_invocations = 6
+guest_memory_mib = 7
+fuel_per_second = 8_000_000
+access_key = [
+    { id = "AKONE", secret = "0123456789abcdef" },
+    { id = "AKTWO", secret_file = "two" },
+]
+
+[[operator]]
+name = "ops"
+[[operator.access_key]]
+id = "AKOPS"
+secret_env = "OPS_SECRET"
 
 [[stream]]
 name = "clicks"
@@ -100,6 +133,44 @@ fn every_key_reaches_its_place() {
         (failures.age, failures.bytes),
         (Duration::from_secs(7 * 86_400), 512 << 20)
     );
+    let server = &manifest.server;
+    assert!(server.closed);
+    assert_eq!(server.clock_skew, Some(Duration::from_secs(90)));
+    let secret_key = server.secret_key_file.as_deref();
+    assert_eq!(secret_key, Some(Path::new("/etc/secret.key")));
+    let tls = crate::server::TlsFiles {
+        certificate: "/etc/tls/host.pem".into(),
+        key: "/run/host.key".into(),
+    };
+    assert_eq!(server.tls.as_ref(), Some(&tls));
+    let connections = Connections {
+        most: 77,
+        patience: Duration::from_secs(5),
+        body_grace: Duration::from_secs(6),
+    };
+    assert_eq!(server.connections, connections);
+    let tenant = &manifest.tenants[0];
+    assert_eq!(tenant.account.to_string(), "123456789012");
+    assert_eq!(tenant.name, "Clicks & co");
+    let quotas = Quotas {
+        weight: 300,
+        stored_bytes: Some(2 << 20),
+        shards: Some(3),
+        functions: Some(4),
+        requests_per_second: Some(5),
+        concurrent_invocations: Some(6),
+        guest_memory_bytes: Some(7 << 20),
+        fuel_per_second: Some(8_000_000),
+    };
+    assert_eq!(tenant.quotas, quotas);
+    let secrets: Vec<_> = tenant.access_keys.iter().map(|key| &key.secret).collect();
+    assert!(matches!(secrets[0], SecretSource::Inline(s) if s.reveal() == "0123456789abcdef"));
+    assert_eq!(secrets[1], &SecretSource::File("/etc/two".into()));
+    let operator = &manifest.operators[0].access_keys[0];
+    assert_eq!(operator.secret, SecretSource::Variable("OPS_SECRET".into()));
+    let files: Vec<_> = manifest.files().collect();
+    assert!(files.contains(&Path::new("/etc/two")), "{files:?}");
+    assert!(!format!("{manifest:?}").contains("0123456789abcdef"));
     let stream = &manifest.streams[0];
     assert_eq!((stream.shards, stream.retention_hours), (4, 48));
     assert_eq!(stream.scope.region.as_str(), "eu-central-1");
@@ -256,6 +327,46 @@ fn what_is_wrong_is_said_with_its_place_and_the_limit() {
         (
             "[s3]\nsecret_access_key = \"s\"",
             " s3: access_key_id is missing: both keys, or neither and the environment's, expected",
+        ),
+        (
+            "[server]\naccess = \"close\"",
+            " server: access = \"close\": did you mean \"closed\"?",
+        ),
+        (
+            "[tls]\ncertificate = \"c\"",
+            " tls: key is missing: a PEM file expected",
+        ),
+        (
+            "[[tenant]]\nname = \"t\"",
+            " tenant number 1: account is missing: 12 digits expected",
+        ),
+        (
+            "[[tenant]]\naccount = \"1\"",
+            " tenant \"1\": account = \"1\": 12 digits expected",
+        ),
+        (
+            "[[tenant]]\naccount = \"000000000001\"\nweight = 0",
+            " tenant \"000000000001\": weight = 0: 1 to 1000 expected",
+        ),
+        (
+            "[[tenant]]\naccount = \"000000000001\"\n[[tenant]]\naccount = \"000000000001\"",
+            " tenant: account = \"000000000001\": two tenants have this account",
+        ),
+        (
+            "[[operator]]\nname = \"o\"\naccess_key = [{ id = \"AKID\", secret = \"hunter2\" }]",
+            " operator \"o\": access_key \"AKID\": secret = 7 characters: 16 characters at least expected",
+        ),
+        (
+            "[[operator]]\nname = \"o\"\naccess_key = [{ id = \"AK/ID\", secret_env = \"S\" }]",
+            " operator \"o\": access_key \"AK/ID\": id = \"AK/ID\": 4 to 128 of a-z A-Z 0-9 _ expected",
+        ),
+        (
+            "[[operator]]\nname = \"o\"\naccess_key = [{ id = \"AKID\", secret_env = \"S\", secret_file = \"s\" }]",
+            " operator \"o\": access_key \"AKID\": secret = given twice: one of secret, secret_file and secret_env expected",
+        ),
+        (
+            "[[operator]]\nname = \"o\"\naccess_key = [{ id = \"AKID\", secret_env = \"S\" }, { id = \"AKID\", secret_env = \"S\" }]",
+            " operator \"o\": access_key \"AKID\": id = \"AKID\": two access keys have this id",
         ),
         (
             "[server]\nfailures_max_mib = 0",

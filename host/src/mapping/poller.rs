@@ -62,6 +62,8 @@ pub(super) enum End {
 enum Trouble {
     /// Effects might not find room: nothing is invoked until there is some.
     Full,
+    /// The last batch's records found no room under the tenant's quota, and would find none now.
+    NoRoom(u64),
     Read(ReadError),
     Function(FunctionError),
     Commit(CommitError),
@@ -79,6 +81,11 @@ impl std::fmt::Display for Trouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Full => f.write_str("the disk is nearly full: free space, or trim streams"),
+            Self::NoRoom(bytes) => write!(
+                f,
+                "the tenant's quota of stored bytes has no room for the {bytes} bytes that the \
+                 batch emits: have it raised, or shorten a stream's retention"
+            ),
             Self::Read(error) => error.fmt(f),
             Self::Function(error) => error.fmt(f),
             Self::Commit(error) => error.fmt(f),
@@ -111,6 +118,8 @@ pub(super) struct Poller {
     measured: Option<Arc<Loaded>>,
     notes: InFlight,
     full: bool,
+    /// Bytes that the last batch emitted, and the tenant's quota had no room for.
+    short: Option<u64>,
     full_checked: UnixMillis,
     /// Since when there is progress that is not committed.
     unsaved: Option<UnixMillis>,
@@ -169,6 +178,7 @@ impl Poller {
             measured: None,
             notes: InFlight::open(inner.notes.as_deref(), &mapping.id, shard),
             full: false,
+            short: None,
             full_checked: UnixMillis(0),
             unsaved: None,
             rest_until: UnixMillis(0),
@@ -358,6 +368,14 @@ impl Poller {
         } = self.mapping.as_ref();
         let found = self.inner.functions.describe(scope, function);
         found.ok().map(|f| f.version)
+    }
+
+    /// Whether what the last batch emitted, and the quota had no room for, has found none yet.
+    fn lacks_room(&mut self) -> Option<u64> {
+        let tenant = self.mapping.scope.tenant;
+        let has_room = |bytes: &u64| self.inner.store.has_room(tenant, *bytes);
+        self.short = self.short.filter(|bytes| !has_room(bytes));
+        self.short
     }
 
     /// Whether the disk is nearly full; looked at once a second at the most.

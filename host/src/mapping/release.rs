@@ -39,6 +39,11 @@ const PACKED_OVERHEAD_BYTES: usize = shardmill_core::abi::INDEX_ENTRY_BYTES;
 enum Trouble {
     #[error("the disk is nearly full: free space, or trim streams")]
     Full,
+    #[error(
+        "the tenant's quota of stored bytes has no room for the {0} bytes that the batch emits: have \
+         it raised, or shorten a stream's retention"
+    )]
+    NoRoom(u64),
     #[error("records of the parked key {0:?} are damaged")]
     Damaged(String),
     #[error(transparent)]
@@ -54,7 +59,7 @@ impl Trouble {
     fn is_of_key(&self) -> bool {
         match self {
             Self::Damaged(_) | Self::Read(_) => true,
-            Self::Full | Self::Function(_) | Self::Commit(_) => false,
+            Self::Full | Self::NoRoom(_) | Self::Function(_) | Self::Commit(_) => false,
         }
     }
 }
@@ -68,6 +73,8 @@ pub(super) struct Releaser {
     notes: InFlight,
     stop: CancellationToken,
     kill: CancellationToken,
+    /// Bytes that the last batch emitted, and the tenant's quota had no room for.
+    short: Option<u64>,
 }
 
 /// The head of a key's side log.
@@ -99,6 +106,7 @@ impl Releaser {
             parked: inner.parked_of(&mapping)?,
             metrics: inner.metrics_of(&mapping.id),
             notes: InFlight::of_releaser(inner.notes.as_deref(), &mapping.id),
+            short: None,
             inner,
             mapping,
             stop,
@@ -122,6 +130,9 @@ impl Releaser {
                 continue;
             }
             if let Err(trouble) = self.deliver(&turn).await {
+                if let Trouble::Commit(CommitError::Quota { bytes, .. }) = trouble {
+                    self.short = Some(bytes);
+                }
                 self.metrics.set_last_result(&format!("PROBLEM: {trouble}"));
                 let (mapping, key) = (&self.mapping.name, &turn.key.key);
                 tracing::warn!(mapping, key, %trouble, "the parked key waits");
@@ -161,6 +172,12 @@ impl Releaser {
         while self.still_counts(&work) {
             if self.inner.store.stats().full {
                 return Err(Trouble::Full);
+            }
+            let tenant = self.mapping.scope.tenant;
+            let has_room = |bytes: &u64| self.inner.store.has_room(tenant, *bytes);
+            self.short = self.short.filter(|bytes| !has_room(bytes));
+            if let Some(bytes) = self.short {
+                return Err(Trouble::NoRoom(bytes));
             }
             let now = self.inner.clock.now();
             if let Err(at) = self.metrics.admit(&self.mapping, now) {

@@ -5,10 +5,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
-/// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// What a body must bring in a second, on the average, once its grace is over. A phone's slow
+/// link brings more; who brings less holds a connection and memory for nothing.
+const LEAST_BYTES_PER_SECOND: u64 = 16 << 10;
+/// What an announced length reserves at most, before it has come: a whole PutRecords.
+const RESERVED_BYTES: usize = 16 << 20;
 /// What is read and thrown away of a body that is too large, so that its sender gets to read
 /// the answer; the connection is closed behind it.
 const DISCARD_BYTES: u64 = 64 << 20;
@@ -27,17 +30,28 @@ pub(crate) enum NoBody {
 }
 
 /// Reads a whole body of at most `limit` bytes. One frame is handed on without a copy; for more
-/// the announced length is reserved at once.
+/// the announced length is reserved at once, up to [`RESERVED_BYTES`].
+///
+/// For `grace` it may come as slowly as it likes, then it must have brought 16 KiB for each second
+/// that has passed since.
 ///
 /// # Errors
 /// See [`NoBody`]; the connection should be closed after either.
-pub(crate) async fn read_body(body: Incoming, limit: usize) -> Result<Bytes, NoBody> {
-    timeout(BODY_TIMEOUT, collect(body, limit))
-        .await
-        .unwrap_or(Err(NoBody::Incomplete))
+pub(crate) async fn read_body(
+    body: Incoming,
+    limit: usize,
+    grace: Duration,
+) -> Result<Bytes, NoBody> {
+    collect(body, limit, Instant::now() + grace).await
 }
 
-async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, NoBody> {
+/// Throws a body away, as much of it as the sender of a refused request is likely to have sent, so
+/// that it gets to read the answer. The connection should be closed.
+pub(crate) async fn discard_body(body: Incoming) {
+    discard(body).await;
+}
+
+async fn collect(mut body: Incoming, limit: usize, until: Instant) -> Result<Bytes, NoBody> {
     let announced = body.size_hint().exact();
     if announced.is_some_and(|length| length > limit as u64) {
         discard(body).await;
@@ -45,7 +59,13 @@ async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, NoBody> {
     }
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    loop {
+        let seen = (first.len() + whole.len()) as u64;
+        let earned = Duration::from_millis(seen * 1000 / LEAST_BYTES_PER_SECOND);
+        let frame = timeout_at(until + earned, body.frame()).await;
+        let Some(frame) = frame.map_err(|_| NoBody::Incomplete)? else {
+            break;
+        };
         let Ok(data) = frame.map_err(|_| NoBody::Incomplete)?.into_data() else {
             continue;
         };
@@ -58,7 +78,9 @@ async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, NoBody> {
             continue;
         }
         if whole.is_empty() {
-            let length = announced.map_or(0, |length| length as usize);
+            let length = announced
+                .map_or(0, |length| length as usize)
+                .min(RESERVED_BYTES);
             whole.reserve(length.max(first.len() + data.len()));
             whole.extend_from_slice(&std::mem::take(&mut first));
         }

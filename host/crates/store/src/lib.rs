@@ -42,7 +42,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shardmill_core::sandbox::BoxFuture;
-use shardmill_core::{Block, Scope, ShardKey, Stream, StreamId, StreamName, UnixMillis};
+use shardmill_core::{Block, Scope, ShardKey, Stream, StreamId, StreamName, TenantId, UnixMillis};
 use tokio::sync::watch;
 
 /// Tells the time that arriving records get. The host hands in its own, which tests can pause.
@@ -162,6 +162,13 @@ pub trait Store: Send + Sync {
 
     /// Changes whenever a stream is made, changed or deleted; the value counts the changes.
     fn watch_streams(&self) -> watch::Receiver<u64>;
+
+    /// Whether so many more bytes of records find room under the tenant's quota. A store that knows
+    /// no quotas has room.
+    fn has_room(&self, tenant: TenantId, bytes: u64) -> bool {
+        let _ = (tenant, bytes);
+        true
+    }
 
     /// Figures for metrics and people.
     fn stats(&self) -> Stats;

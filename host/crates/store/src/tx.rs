@@ -1,7 +1,9 @@
 //! What a transaction holds, what comes back, and why one is refused.
 
 use bytes::Bytes;
-use shardmill_core::{Records, Scope, ShardId, ShardKey, Stream, StreamId, StreamName, UnixMillis};
+use shardmill_core::{
+    Records, Scope, ShardId, ShardKey, Stream, StreamId, StreamName, TenantId, UnixMillis,
+};
 
 use crate::Key;
 
@@ -173,6 +175,21 @@ pub enum CommitError {
         free_bytes: u64,
         /// Bytes below which appends are refused.
         low_water_bytes: u64,
+    },
+    /// The tenant's quota of stored bytes has no room for the records.
+    #[error(
+        "tenant {tenant} stores {stored} of {allowed} bytes, and {bytes} more do not fit: wait for \
+         records to expire, shorten a stream's retention, or have the quota raised"
+    )]
+    Quota {
+        /// The tenant.
+        tenant: TenantId,
+        /// Bytes of the records.
+        bytes: u64,
+        /// Bytes that it stores.
+        stored: u64,
+        /// Bytes that it may store.
+        allowed: u64,
     },
     /// The stream does not exist, or is being deleted.
     #[error("stream {} does not exist", .0.0)]

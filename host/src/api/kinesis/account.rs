@@ -20,10 +20,22 @@ pub(crate) fn room_for_shards(call: &Call<'_>, scope: &Scope, more: u32) -> Resu
     let streams = counted(call, scope);
     let current: u32 = streams.iter().map(|stream| open_count(stream)).sum();
     let limit = call.host.settings.shard_limit;
-    if current.saturating_add(more) <= limit {
-        return Ok(());
-    }
     let (account, region) = (scope.tenant, &scope.region);
+    if current.saturating_add(more) <= limit {
+        let room = call
+            .host
+            .tenancy
+            .room_for_shards(account, more, call.host.store.as_ref());
+        // AWS has no quota over all regions; its text for one, without the region.
+        return room.map_err(|(current, allowed)| {
+            Error::LimitExceeded(format!(
+                "This request would exceed the shard limit for the account {account}. Current \
+                 shard count for the account in all regions: {current}. Limit: {allowed}. Number \
+                 of additional shards that would have resulted from this request: {more}. The \
+                 host's operator sets the limit."
+            ))
+        });
+    }
     Err(Error::LimitExceeded(format!(
         "This request would exceed the shard limit for the account {account} in {region}. \
          Current shard count for the account: {current}. Limit: {limit}. Number of additional \

@@ -3,10 +3,11 @@
 //! Rules: Kinesis Data Streams API reference, "Errors" of each operation; texts as production
 //! Kinesis writes them. Where AWS's text is not known, the file that writes it says so.
 
-use shardmill_core::{Scope, ShardId};
+use shardmill_core::{Scope, ShardId, TenantId};
 use shardmill_store::{CommitError, ReadError};
 
 use crate::auth::AuthError;
+use crate::tenancy::TooMany;
 
 /// Why a request is refused or failed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -44,6 +45,9 @@ pub(crate) enum Error {
     /// A quota.
     #[error("{0}")]
     LimitExceeded(String),
+    /// Too much for now; the client should come again.
+    #[error("{0}")]
+    Throughput(String),
     /// An iterator that is too old.
     #[error("{0}")]
     ExpiredIterator(String),
@@ -78,13 +82,18 @@ impl Error {
             Self::WrongType(text) => (400, "SerializationException", Some(text.clone())),
             Self::Constraints(texts) => (400, "ValidationException", Some(listed(texts))),
             Self::UnknownOperation(text) => (400, "UnknownOperationException", text.clone()),
-            Self::Auth(error) => (400, auth_type(error), Some(error.to_string())),
+            Self::Auth(error) => (400, error.kind(), Some(error.to_string())),
             Self::AccessDenied(text) => (400, "AccessDeniedException", Some(text.clone())),
             Self::Validation(text) => (400, "ValidationException", Some(text.clone())),
             Self::InvalidArgument(text) => (400, "InvalidArgumentException", Some(text.clone())),
             Self::NotFound(text) => (400, "ResourceNotFoundException", Some(text.clone())),
             Self::InUse(text) => (400, "ResourceInUseException", Some(text.clone())),
             Self::LimitExceeded(text) => (400, "LimitExceededException", Some(text.clone())),
+            Self::Throughput(text) => (
+                400,
+                "ProvisionedThroughputExceededException",
+                Some(text.clone()),
+            ),
             Self::ExpiredIterator(text) => (400, "ExpiredIteratorException", Some(text.clone())),
             Self::ExpiredNextToken(text) => (400, "ExpiredNextTokenException", Some(text.clone())),
             // AWS's text is not known; this is what its other services say.
@@ -104,6 +113,21 @@ impl Error {
             kind,
             message,
             message_member,
+        }
+    }
+
+    /// What a tenant is told that makes too many requests: operations on records have AWS's error
+    /// for throughput, the others the one for calls that are too frequent.
+    pub(crate) fn too_many(operation: &str, account: TenantId, too_many: TooMany) -> Self {
+        let text = format!(
+            "Rate exceeded for account {account}: {} requests per second are allowed.",
+            too_many.allowed
+        );
+        match operation {
+            "PutRecord" | "PutRecords" | "GetRecords" | "GetShardIterator" => {
+                Self::Throughput(text)
+            }
+            _ => Self::LimitExceeded(text),
         }
     }
 
@@ -133,14 +157,6 @@ impl Error {
     }
 }
 
-fn auth_type(error: &AuthError) -> &'static str {
-    match error {
-        AuthError::Missing => "MissingAuthenticationTokenException",
-        AuthError::Both => "InvalidSignatureException",
-        AuthError::Incomplete(_) => "IncompleteSignatureException",
-    }
-}
-
 fn listed(texts: &[String]) -> String {
     let errors = if texts.len() == 1 { "error" } else { "errors" };
     format!(
@@ -165,6 +181,7 @@ impl From<CommitError> for Error {
             CommitError::ProducerBehind { .. }
             | CommitError::ProducerReused { .. }
             | CommitError::TooLarge { .. } => Self::InvalidArgument(text),
+            CommitError::Quota { .. } => Self::Throughput(text),
             CommitError::StreamExists(_) => Self::InUse(text),
             CommitError::NoSuchStream(_) => Self::NotFound(text),
             CommitError::Conflict(_)

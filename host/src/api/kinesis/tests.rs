@@ -13,6 +13,7 @@ mod resharded;
 mod scenarios;
 mod serve;
 mod steps;
+mod tenants;
 mod time;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::Error;
+use crate::auth::{self, Claim};
 use crate::clock::Clock;
 use crate::server::serve;
 use crate::services::{Services, Settings};
@@ -199,16 +201,30 @@ impl Local {
         &self,
         operation: &str,
         body: &[u8],
+        header: (&str, &str),
+    ) -> Result<Json, Error> {
+        self.signed(AUTHORIZATION, operation, body, header).await
+    }
+
+    /// The same for whoever this signature is of.
+    pub(crate) async fn signed(
+        &self,
+        authorization: &str,
+        operation: &str,
+        body: &[u8],
         (name, value): (&str, &str),
     ) -> Result<Json, Error> {
         let request = Request::builder()
             .uri("/")
-            .header("Authorization", AUTHORIZATION)
+            .header("Authorization", authorization)
             .header("X-Amz-Date", "20240102T030405Z")
             .header(name, value);
         let (parts, ()) = request.body(()).expect("a request").into_parts();
         let operation = super::operations::find(operation);
-        let output = super::wire::run(&self.services, &parts, operation, body).await?;
+        let claim = Claim::of(&self.services, &parts, auth::Service::Kinesis);
+        let caller = claim.and_then(|claim| claim.check(&parts, body.to_vec().into()));
+        let caller = caller.map(|(caller, _)| caller);
+        let output = super::wire::run(&self.services, &parts, caller, operation, body).await?;
         let bytes = output.into_bytes();
         if bytes.is_empty() {
             return Ok(Json::Null);

@@ -15,9 +15,9 @@ use super::operations::{self, Handler, OTHER_BODY_BYTES, Operation};
 use super::{Call, Error, Output, Support, coerce, constraints};
 use crate::api::Answer;
 use crate::api::door::Refusal;
-use crate::auth;
-use crate::server::{NoBody, read_body};
-use crate::services::Services;
+use crate::auth::{self, AuthError, Caller, Claim};
+use crate::server::{NoBody, discard_body, read_body};
+use crate::services::{Access, Services};
 
 mod producer;
 
@@ -68,10 +68,29 @@ async fn post(host: &Services, parts: &Parts, body: Incoming) -> Answer {
         .and_then(operations::find);
     let handler = operation.and_then(handler_of);
     let limit = handler.map_or(OTHER_BODY_BYTES, |handler| handler.body_bytes);
-    let body = match read_body(body, limit).await {
+    let claim = Claim::of(host, parts, auth::Service::Kinesis);
+    let closed = host.settings.access == Access::Closed;
+    // Nobody in particular fills no memory of a closed host.
+    if closed && let Err(error) = claim {
+        discard_body(body).await;
+        let mut answer = failed(&error.into(), format_of(&parts.headers));
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(CONNECTION, close);
+        return answer;
+    }
+    let grace = host.settings.connections.body_grace;
+    let body = match read_body(body, limit, grace).await {
         Ok(body) => body,
         Err(NoBody::TooLarge(_)) => return closing(StatusCode::PAYLOAD_TOO_LARGE),
         Err(NoBody::Incomplete) => return closing(StatusCode::REQUEST_TIMEOUT),
+    };
+    let (caller, body) = match claim {
+        Ok(claim) => match claim.check(parts, body) {
+            Ok((caller, body)) => (Ok(caller), body),
+            Err(error) => return failed(&error.into(), format_of(&parts.headers)),
+        },
+        // Told in AWS's order.
+        Err(error) => (Err(error), body),
     };
     let content_type = parts.headers.get(CONTENT_TYPE);
     let content_type = content_type.and_then(|text| text.to_str().ok());
@@ -96,7 +115,7 @@ async fn post(host: &Services, parts: &Parts, body: Incoming) -> Answer {
                     AWS_CBOR_DISABLE=true, or -Daws.cborEnabled=false)";
         return failed(&Error::UnknownOperation(Some(text.into())), format);
     }
-    match run(host, parts, operation, &body).await {
+    match run(host, parts, caller, operation, &body).await {
         Ok(output) => {
             let body = output.into_bytes();
             answer(200, Some(format.content_type()), body)
@@ -116,11 +135,16 @@ fn handler_of(operation: &'static Operation) -> Option<&'static Handler> {
 pub(super) async fn run(
     host: &Services,
     parts: &Parts,
+    caller: Result<Caller, AuthError>,
     operation: Option<&'static Operation>,
     body: &[u8],
 ) -> Result<Output, Error> {
     let handler = operation.and_then(handler_of);
-    let caller = auth::caller(parts, &host.settings.region);
+    if let (Ok(caller), Some(operation)) = (&caller, operation) {
+        let tenant = caller.scope.tenant;
+        let admitted = host.tenancy.admit(tenant, host.clock.now());
+        admitted.map_err(|too_many| Error::too_many(operation.name, tenant, too_many))?;
+    }
     let producer = producer::of(&parts.headers);
     // The plain way: all is well at the first look.
     if let (Some(operation), Some(handler)) = (operation, handler)
@@ -168,7 +192,7 @@ pub(super) async fn run(
 }
 
 fn mark(
-    caller: &auth::Caller,
+    caller: &Caller,
     producer: &Option<producer::Producer>,
 ) -> Option<shardmill_store::ProducerMark> {
     producer.as_ref().map(|p| p.mark(&caller.scope))
@@ -187,6 +211,14 @@ impl Format {
             Self::Json => JSON,
             Self::Cbor => CBOR,
         }
+    }
+}
+
+/// The form of an answer to a request whose body is not looked at.
+fn format_of(headers: &HeaderMap) -> Format {
+    match headers.get(CONTENT_TYPE) {
+        Some(text) if text.as_bytes().starts_with(CBOR.as_bytes()) => Format::Cbor,
+        _ => Format::Json,
     }
 }
 

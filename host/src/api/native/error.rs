@@ -4,14 +4,17 @@
 use std::fmt::Display;
 
 use hyper::{Method, StatusCode};
+use shardmill_core::TenantId;
 use shardmill_store::{CommitError, ReadError};
 
+use crate::auth::AuthError;
 use crate::delivery::DeliveryError;
 use crate::functions::{DeleteError, DeployError, FunctionError};
 use crate::manifest::{BadKey, unknown_key};
 use crate::mapping::{FailuresError, MappingError};
 use crate::queues::QueueError;
 use crate::server::NoBody;
+use crate::tenancy::TooMany;
 
 /// An error as it is answered.
 #[derive(Debug)]
@@ -51,6 +54,22 @@ impl Error {
         Self::new(StatusCode::FORBIDDEN, "forbidden", message)
     }
 
+    /// More requests than the tenant may make.
+    pub(super) fn too_many(account: TenantId, too_many: TooMany) -> Self {
+        let TooMany {
+            allowed,
+            retry_after,
+        } = too_many;
+        let message = format!("account {account} may make {allowed} requests a second");
+        let hint = format!("try again in {} ms", retry_after.as_millis().max(1));
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "throttled", message).hint(hint)
+    }
+
+    /// A quota of something that stays.
+    pub(super) fn quota(message: impl Display) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "quota", message)
+    }
+
     pub(super) fn internal(message: &impl Display) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
@@ -76,6 +95,24 @@ impl Error {
 
     pub(super) fn conflict(message: impl Display) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", message)
+    }
+}
+
+impl From<AuthError> for Error {
+    fn from(error: AuthError) -> Self {
+        let unknown = |code| Self::new(StatusCode::UNAUTHORIZED, code, &error);
+        match &error {
+            AuthError::Denied(_) => Self::forbidden(&error),
+            AuthError::Missing => unknown("unauthenticated").hint(
+                "this host is closed: sign requests with an access key, \
+                 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY on the command line",
+            ),
+            AuthError::Both | AuthError::Incomplete(_) => Self::bad_request(&error),
+            AuthError::UnknownKey
+            | AuthError::SessionToken
+            | AuthError::Mismatch
+            | AuthError::Invalid(_) => unknown("unauthenticated"),
+        }
     }
 }
 
@@ -112,6 +149,7 @@ impl From<CommitError> for Error {
             CommitError::Full { .. } => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", error)
             }
+            CommitError::Quota { .. } => Self::quota(error),
             CommitError::NoSuchStream(_) => Self::not_found(error),
             CommitError::StreamExists(_) | CommitError::ShardClosed(_) => Self::conflict(error),
             CommitError::TooLarge { .. } => {

@@ -154,7 +154,12 @@ pub(super) async fn export(call: &Call<'_>, id: &str) -> Result<Answer, Error> {
     let failures = &call.workloads()?.failures;
     let id = failures.resolve(&call.scope, id)?;
     let file = failures
-        .export(&call.scope, &id, call.flag("module")?)
+        .export(
+            &call.scope,
+            &id,
+            call.flag("module")?,
+            call.flag("environment")?,
+        )
         .await?;
     Ok(answer(
         hyper::StatusCode::OK,

@@ -53,9 +53,14 @@ pub(super) async fn put(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
             "no module: the body must be the wasm file",
         ));
     }
+    // Held over the deployment, so that two new functions do not share the last place.
+    let mut place = None;
     let base = match functions.describe(&call.scope, name) {
         Ok(function) => function.settings,
-        Err(FunctionError::NotFound(_)) => FunctionSettings::default(),
+        Err(FunctionError::NotFound(_)) => {
+            place = call.place_for_function().await?;
+            FunctionSettings::default()
+        }
         Err(error) => return Err(error.into()),
     };
     let text = call.parameter("settings").unwrap_or("{}");
@@ -71,6 +76,7 @@ pub(super) async fn put(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
     let deployed = functions
         .deploy(&call.scope, name, call.body.clone(), settings)
         .await?;
+    drop(place);
     ok(&view(&deployed.function))
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use hyper::StatusCode;
 use shardmill_core::Scope;
@@ -18,6 +19,7 @@ use super::request::Call;
 use super::{Answer, answer};
 use crate::delivery::Delivery;
 use crate::mapping::{Failures, Kept, MappingState, MappingView, ShardState, ShardView};
+use crate::tenancy::{Quota, Tenant, Usage};
 
 /// The media type that Prometheus asks for.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -95,6 +97,52 @@ const OF_ACCOUNTS: [Figure<KeptFailures>; 3] = [
         |f| Some(f.allowed_bytes as f64),
     ),
 ];
+
+const OF_QUOTAS: [Figure<u64>; 1] = [(
+    "quota_hits_total",
+    COUNTER,
+    "Requests and transactions that a tenant's quota refused",
+    |count| Some(*count as f64),
+)];
+
+const OF_TENANTS: [Figure<TenantFigures>; 6] = [
+    (
+        "tenant_stored_bytes",
+        GAUGE,
+        "Bytes of data and partition keys in a tenant's streams",
+        |t| Some(t.usage.stored_bytes as f64),
+    ),
+    (
+        "tenant_allowed_stored_bytes",
+        GAUGE,
+        "Bytes that a tenant may store",
+        |t| t.tenant.quotas.stored_bytes.map(|n| n as f64),
+    ),
+    ("tenant_shards", GAUGE, "Open shards of a tenant", |t| {
+        Some(f64::from(t.usage.shards))
+    }),
+    (
+        "tenant_allowed_shards",
+        GAUGE,
+        "Open shards that a tenant may have",
+        |t| t.tenant.quotas.shards.map(f64::from),
+    ),
+    ("tenant_functions", GAUGE, "Functions of a tenant", |t| {
+        Some(f64::from(t.usage.functions))
+    }),
+    (
+        "tenant_allowed_functions",
+        GAUGE,
+        "Functions that a tenant may have",
+        |t| t.tenant.quotas.functions.map(f64::from),
+    ),
+];
+
+/// A tenant of the manifest, and what it has.
+struct TenantFigures {
+    tenant: Arc<Tenant>,
+    usage: Usage,
+}
 
 const OF_OUTBOXES: [Figure<u64>; 1] = [(
     "undeliverable_deliveries",
@@ -350,6 +398,7 @@ pub(super) async fn show(call: &Call<'_>) -> Result<Answer, Error> {
     for figure in &OF_STORE {
         family(&mut out, figure, &[(String::new(), &stats)]);
     }
+    of_tenants(call, &mut out).await?;
     if let Some(workloads) = &call.host.workloads {
         let mappings = &workloads.mappings;
         let mut views = Vec::new();
@@ -397,6 +446,28 @@ fn of_mappings(views: &[MappingView], out: &mut String) {
     for figure in &OF_MAPPINGS {
         family(out, figure, &mappings);
     }
+}
+
+async fn of_tenants(call: &Call<'_>, out: &mut String) -> Result<(), Error> {
+    let (mut figures, mut hits) = (Vec::new(), Vec::new());
+    for tenant in call.host.tenancy.tenants() {
+        let store = call.host.store.as_ref();
+        let usage = call.host.tenancy.usage(tenant.account, store).await?;
+        let label = format!("account=\"{}\"", tenant.account);
+        for (quota, count) in Quota::ALL.into_iter().zip(tenant.meter.hits()) {
+            hits.push((format!("{label},quota=\"{}\"", quota.name()), count));
+        }
+        figures.push((label, TenantFigures { tenant, usage }));
+    }
+    let hits: Vec<_> = hits.iter().map(|(l, n)| (l.clone(), n)).collect();
+    for figure in &OF_QUOTAS {
+        family(out, figure, &hits);
+    }
+    let all: Vec<_> = figures.iter().map(|(l, t)| (l.clone(), t)).collect();
+    for figure in &OF_TENANTS {
+        family(out, figure, &all);
+    }
+    Ok(())
 }
 
 fn of_accounts(failures: &Failures, out: &mut String) {
@@ -487,6 +558,8 @@ mod tests {
     #[test]
     fn every_metric_is_documented_and_no_other_is() {
         let all: BTreeSet<_> = exposed(&OF_STORE)
+            .chain(exposed(&OF_QUOTAS))
+            .chain(exposed(&OF_TENANTS))
             .chain(exposed(&OF_ACCOUNTS))
             .chain(exposed(&OF_OUTBOXES))
             .chain(exposed(&OF_SHARDS))

@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
+use hyper::http::request::Parts;
 use hyper::{Method, Request};
 use serde::de::DeserializeOwned;
 use shardmill_core::limits::MAX_EVENT_BYTES;
 use shardmill_core::{Scope, TenantId};
+use tokio::sync::OwnedMutexGuard;
 
 use super::error::Error;
-use crate::auth::{self, AuthError};
-use crate::server::read_body;
-use crate::services::Services;
+use crate::auth::{self, AuthError, Caller, Claim, Role};
+use crate::server::{discard_body, read_body};
+use crate::services::{Access, Services};
 use crate::workloads::Workloads;
 
 /// Largest module, bytes: it is stored in one transaction (`shardmill_store::MAX_TX_BYTES`).
@@ -28,6 +30,8 @@ pub(super) struct Call<'a> {
     pub(super) host: &'a Arc<Services>,
     /// Account and region.
     pub(super) scope: Scope,
+    /// What is open to the caller beside that.
+    pub(super) role: Role,
     pub(super) method: Method,
     /// The path's segments below `/_shardmill/`, decoded.
     pub(super) path: Vec<String>,
@@ -42,14 +46,13 @@ impl<'a> Call<'a> {
         request: Request<Incoming>,
     ) -> Result<Self, Error> {
         let (parts, body) = request.into_parts();
-        let region = &host.settings.region;
-        let scope = match auth::caller(&parts, region) {
-            Ok(caller) => caller.scope,
-            Err(AuthError::Missing) => Scope {
-                tenant: TenantId::DEFAULT,
-                region: region.clone(),
-            },
-            Err(error) => return Err(Error::bad_request(error)),
+        let claim = match Claim::of(host, &parts, auth::Service::Native) {
+            Ok(claim) => Some(claim),
+            Err(AuthError::Missing) if is_for_all(host, &parts) => None,
+            Err(error) => {
+                discard_body(body).await;
+                return Err(error.into());
+            }
         };
         let path = parts.uri.path().trim_start_matches("/_shardmill/");
         let path: Vec<String> = path.split('/').map(auth::percent_decoded).collect();
@@ -67,14 +70,69 @@ impl<'a> Call<'a> {
             ["mappings", _, "dry-run"] => MAX_MODULE_BYTES.div_ceil(3) * 4 + MAX_JSON_BYTES,
             _ => MAX_JSON_BYTES,
         };
+        let body = read_body(body, limit, host.settings.connections.body_grace).await?;
+        let (caller, body) = match claim {
+            Some(claim) => claim.check(&parts, body)?,
+            None => (nobody(host), body),
+        };
+        let Caller { scope, role } = caller;
+        // An operator sees to a host, and is held up by nobody's quota.
+        let counts = host.settings.access != Access::Closed || role == Role::Tenant;
+        if counts && path != ["health"] {
+            host.tenancy
+                .admit(scope.tenant, host.clock.now())
+                .map_err(|too_many| Error::too_many(scope.tenant, too_many))?;
+        }
         Ok(Self {
             host,
             scope,
+            role,
+            query: auth::parameters(parts.uri.query().unwrap_or_default()).collect(),
             method: parts.method,
             path,
-            query: auth::parameters(parts.uri.query().unwrap_or_default()).collect(),
-            body: read_body(body, limit).await?,
+            body,
         })
+    }
+
+    /// Lets operators in; in the open mode, everybody.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub(super) fn operators_only(&self) -> Result<(), Error> {
+        match self.role {
+            Role::Operator => Ok(()),
+            Role::Tenant => Err(Error::forbidden(
+                "this is for operators: it concerns every tenant of the host",
+            )
+            .hint("sign with a key of an [[operator]] in the manifest")),
+        }
+    }
+
+    /// A place for one more function under the tenant's quota, until it is dropped; `None` where
+    /// there is no such quota.
+    ///
+    /// # Errors
+    /// The quota is used up.
+    pub(super) async fn place_for_function(&self) -> Result<Option<OwnedMutexGuard<()>>, Error> {
+        let account = self.scope.tenant;
+        let Some(tenant) = self.host.tenancy.tenant(account) else {
+            return Ok(None);
+        };
+        if tenant.quotas.functions.is_none() {
+            return Ok(None);
+        }
+        let place = tenant.meter.deploying().await;
+        let room = self
+            .host
+            .tenancy
+            .room_for_function(account, self.host.store.as_ref())?;
+        match room {
+            Ok(()) => Ok(Some(place)),
+            Err(allowed) => Err(Error::quota(format!(
+                "account {account} may have {allowed} functions, in all regions together"
+            ))
+            .hint("delete one, or have the operator raise the quota")),
+        }
     }
 
     /// Functions and mappings.
@@ -120,5 +178,26 @@ impl<'a> Call<'a> {
             return Ok(T::default());
         }
         serde_json::from_slice(&self.body).map_err(|e| Error::json("body", &e))
+    }
+}
+
+/// Whether a request needs no signature: all of the open mode; of a closed host only whether it
+/// is well, for what watches over it.
+fn is_for_all(host: &Services, parts: &Parts) -> bool {
+    host.settings.access != Access::Closed
+        || (parts.method == Method::GET && parts.uri.path() == "/_shardmill/health")
+}
+
+fn nobody(host: &Services) -> Caller {
+    let role = match host.settings.access {
+        Access::Closed => Role::Tenant,
+        Access::Loopback | Access::Anyone => Role::Operator,
+    };
+    Caller {
+        scope: Scope {
+            tenant: TenantId::DEFAULT,
+            region: host.settings.region.clone(),
+        },
+        role,
     }
 }

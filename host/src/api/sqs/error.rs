@@ -60,6 +60,11 @@ pub(crate) enum Error {
         /// Bytes allowed.
         allowed: usize,
     },
+    /// More requests a second than the tenant may make.
+    #[error(
+        "The request was denied due to request throttling: {0} requests per second are allowed."
+    )]
+    TooMany(u32),
     /// The signature is missing or incomplete.
     #[error(transparent)]
     Auth(#[from] AuthError),
@@ -150,13 +155,18 @@ impl Error {
                 "BatchRequestTooLong",
                 "AWS.SimpleQueueService.BatchRequestTooLong",
             ),
+            Self::TooMany(_) => (bad, sqs, "RequestThrottled", "RequestThrottled"),
             Self::Auth(error) => {
-                let kind = match error {
-                    AuthError::Missing => "MissingAuthenticationTokenException",
-                    AuthError::Both => "InvalidSignatureException",
-                    AuthError::Incomplete(_) => "IncompleteSignatureException",
+                // What the query protocol calls them.
+                let code = match error {
+                    AuthError::Missing => "MissingAuthenticationToken",
+                    AuthError::UnknownKey | AuthError::SessionToken => "InvalidClientTokenId",
+                    AuthError::Mismatch => "SignatureDoesNotMatch",
+                    AuthError::Both | AuthError::Invalid(_) => "InvalidSignatureException",
+                    AuthError::Incomplete(_) => "IncompleteSignature",
+                    AuthError::Denied(_) => "AccessDenied",
                 };
-                (StatusCode::FORBIDDEN, coral, kind, kind)
+                (StatusCode::FORBIDDEN, coral, error.kind(), code)
             }
             Self::Unavailable(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -189,7 +199,7 @@ impl From<QueueError> for Error {
             QueueError::NotInFlight => Self::NotInFlight,
             // Deleted between the look at the queue and the commit.
             QueueError::Commit(CommitError::Conflict(_)) => Self::NoQueue,
-            QueueError::Commit(error @ CommitError::Full { .. }) => {
+            QueueError::Commit(error @ (CommitError::Full { .. } | CommitError::Quota { .. })) => {
                 Self::Unavailable(error.to_string())
             }
             QueueError::Commit(error) => Self::Internal(error.to_string()),

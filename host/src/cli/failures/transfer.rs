@@ -18,6 +18,9 @@ pub(super) struct Export {
     /// With the module that ran, so that it can be replayed where the module is not known
     #[arg(long)]
     with_module: bool,
+    /// With the values of the function's environment, secrets among them, so that it replays exactly
+    #[arg(long)]
+    with_environment: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -31,14 +34,22 @@ pub(super) async fn export(client: &Client, arguments: Export, json: bool) -> an
         id,
         file,
         with_module,
+        with_environment,
     } = arguments;
-    let path = format!("failures/{}/export?module={with_module}", escaped(&id));
+    let path = format!(
+        "failures/{}/export?module={with_module}&environment={with_environment}",
+        escaped(&id)
+    );
     let bytes = client.patient().bytes(&path).await?;
     std::fs::write(&file, &bytes).with_context(|| format!("write {}", file.display()))?;
     let answer = json!({ "file": file.display().to_string(), "bytes": bytes.len() });
     let size = print::size(bytes.len() as u64);
+    let held = match with_environment {
+        true => "the records and the function's environment",
+        false => "the records; the values of the function's environment are left out",
+    };
     let text = format!(
-        "failure {id} written to {} ({size}): it holds the records and the function's environment",
+        "failure {id} written to {} ({size}): it holds {held}",
         file.display()
     );
     print::done(json, &answer, &text)

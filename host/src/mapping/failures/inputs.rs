@@ -267,6 +267,15 @@ impl Inputs {
         self.event
     }
 
+    /// Puts as many asterisks in the place of each variable's value, so that a handler meets one of
+    /// the same length. Gives whether there were any.
+    pub(super) fn mask_environment(&mut self) -> bool {
+        for value in self.environment.values_mut() {
+            *value = "*".repeat(value.len());
+        }
+        !self.environment.is_empty()
+    }
+
     /// The same with its batch in it, for a file.
     pub(super) fn with_batch(self, batch: &Batch) -> Bytes {
         let mut values = Vec::new();

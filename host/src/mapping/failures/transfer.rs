@@ -20,6 +20,9 @@ use crate::functions::{module_key, to_json};
 impl Failures {
     /// An entry with its records and what its attempt ran on, as one file.
     ///
+    /// The values of the function's environment, which may be secrets, are left out of it unless
+    /// `with_environment`; then a replay elsewhere claims no exactness.
+    ///
     /// # Errors
     /// See [`FailuresError`]; with `with_module`, the module that ran must be kept.
     pub async fn export(
@@ -27,15 +30,21 @@ impl Failures {
         scope: &Scope,
         id: &str,
         with_module: bool,
+        with_environment: bool,
     ) -> Result<Vec<u8>, FailuresError> {
         let mut entry = self.get(scope, id)?;
         let payload = self.inner.store.blob(&payload_key(scope, id)).await?;
         let inputs = match self.inputs(scope, &entry).await {
             Ok(Whole {
-                inputs,
+                mut inputs,
                 batch,
-                inexact,
+                mut inexact,
             }) => {
+                if !with_environment && inputs.mask_environment() {
+                    inexact.get_or_insert_with(|| {
+                        "the values of its environment were left out of the exported file".into()
+                    });
+                }
                 if let Some(replay) = &mut entry.replay {
                     replay.inexact = inexact;
                 }

@@ -87,6 +87,9 @@ impl Poller {
                 Ok(())
             }
             Err(trouble) => {
+                if let Trouble::Commit(CommitError::Quota { bytes, .. }) = trouble {
+                    self.short = Some(bytes);
+                }
                 // Nothing is committed: the batch is formed again from what is stored.
                 self.lanes.give_back(lane, job.part.span.from);
                 Err(trouble)

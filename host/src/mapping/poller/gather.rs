@@ -299,6 +299,10 @@ impl Poller {
             self.report(&Trouble::Full);
             return Err(now.plus(super::TROUBLE_WAIT));
         }
+        if let Some(bytes) = self.lacks_room() {
+            self.report(&Trouble::NoRoom(bytes));
+            return Err(now.plus(super::TROUBLE_WAIT));
+        }
         self.metrics.admit(&self.mapping, now)
     }
 

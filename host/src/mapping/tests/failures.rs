@@ -347,7 +347,7 @@ async fn an_exported_entry_is_replayed_elsewhere_and_never_redriven() {
     for entry in there.failures() {
         let file = there
             .failure_store()
-            .export(&scope(), &entry.id, true)
+            .export(&scope(), &entry.id, true, true)
             .await;
         let file = Bytes::from(file.unwrap());
         let here = World::new(RECORD, 1).await;
@@ -499,7 +499,10 @@ async fn limits_that_no_host_would_set_are_not_imported() {
     let world = ran(RECORD, no_retries(), &["trap"]).await;
     let entry = world.failures().remove(0);
     let store = world.failure_store();
-    let file = store.export(&scope(), &entry.id, false).await.unwrap();
+    let file = store
+        .export(&scope(), &entry.id, false, false)
+        .await
+        .unwrap();
     for (limit, value) in [
         (
             "timeout",
@@ -522,7 +525,10 @@ async fn an_imported_module_is_counted_and_goes_with_the_last_entry_that_names_i
     let world = ran(RECORD, no_retries(), &["trap"]).await;
     let entry = world.failures().remove(0);
     let store = world.failure_store();
-    let file = store.export(&scope(), &entry.id, false).await.unwrap();
+    let file = store
+        .export(&scope(), &entry.id, false, false)
+        .await
+        .unwrap();
     let module = [7; 5_000];
     let digest = Sha256::digest(module);
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -7,7 +7,7 @@ use shardmill_store::Store;
 use super::{Local, quick, scope, text};
 use crate::api::kinesis::put::{Data, Entry, prepare};
 use crate::api::kinesis::{Call, Error, Target};
-use crate::auth::Caller;
+use crate::auth::{Caller, Role};
 
 /// A stream of one shard with a record, whose shard is then split in the middle.
 async fn split() -> Local {
@@ -76,7 +76,10 @@ async fn records_on_their_way_into_a_shard_that_closes_go_to_its_children() {
     host.stream("s", 1).await;
     let call = Call {
         host: &host.services,
-        caller: Caller { scope: scope() },
+        caller: Caller {
+            scope: scope(),
+            role: Role::Tenant,
+        },
         operation: "PutRecords",
         now: host.services.clock.now(),
         producer: None,
