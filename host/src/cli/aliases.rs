@@ -94,12 +94,22 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         } => {
             let path = path(&alias)?;
             let mut body = Map::new();
-            body.insert("version".into(), version_for(&client, &path, version).await?);
+            body.insert(
+                "version".into(),
+                version_for(&client, &path, version).await?,
+            );
             let routing = weight.map(|(version, share)| (version, json!(share)));
-            body.insert("routing".into(), Value::Object(routing.into_iter().collect()));
+            body.insert(
+                "routing".into(),
+                Value::Object(routing.into_iter().collect()),
+            );
             let description = match description {
                 Some(text) => Some(text.into()),
-                None => client.get(&path).await.ok().map(|a| a["description"].clone()),
+                None => client
+                    .get(&path)
+                    .await
+                    .ok()
+                    .map(|a| a["description"].clone()),
             };
             body.extend(description.map(|text| ("description".into(), text)));
             let answer = client.send(Method::PUT, &path, &body.into()).await?;
@@ -121,11 +131,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 /// The version that is given, or that the alias has.
-async fn version_for(
-    client: &Client,
-    path: &str,
-    given: Option<String>,
-) -> anyhow::Result<Value> {
+async fn version_for(client: &Client, path: &str, given: Option<String>) -> anyhow::Result<Value> {
     match given {
         Some(text) => Ok(text.into()),
         None => Ok(client.get(path).await?["version"].clone()),

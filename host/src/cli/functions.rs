@@ -159,7 +159,10 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             let module =
                 std::fs::read(&wasm).with_context(|| format!("read {}", wasm.display()))?;
             let settings = escaped(&settings.json().to_string());
-            let path = format!("{}?settings={settings}&latest_only={latest_only}", path(&name));
+            let path = format!(
+                "{}?settings={settings}&latest_only={latest_only}",
+                path(&name)
+            );
             let body = Some(("application/wasm", module.into()));
             let answer = client.patient().native(Method::PUT, &path, body).await?;
             let version = print::cell(&answer["version"]);
@@ -215,7 +218,10 @@ fn versions(answer: &Value) -> anyhow::Result<()> {
             print::cell(&version["description"]),
         ]);
     }
-    print::rows(&table, "no versions: `shardmill functions publish NAME` makes one")
+    print::rows(
+        &table,
+        "no versions: `shardmill functions publish NAME` makes one",
+    )
 }
 
 fn describe(function: &Value) -> anyhow::Result<()> {

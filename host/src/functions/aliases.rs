@@ -59,7 +59,9 @@ impl Functions {
     /// # Errors
     /// See [`FunctionError`].
     pub fn aliases(&self, scope: &Scope, name: &str) -> Result<Vec<Alias>, FunctionError> {
-        let all = self.store.scan(&aliases_of(scope, name), None, usize::MAX)?;
+        let all = self
+            .store
+            .scan(&aliases_of(scope, name), None, usize::MAX)?;
         let parse = |bytes: &[u8]| serde_json::from_slice(bytes);
         all.iter()
             .map(|(_, stored)| parse(&stored.value))
@@ -127,7 +129,9 @@ impl Functions {
         let made = Alias {
             name: alias.into(),
             version: spec.version,
-            second: spec.second.map(|(version, weight)| Second { version, weight }),
+            second: spec
+                .second
+                .map(|(version, weight)| Second { version, weight }),
             description: spec.description,
             revision: before.map_or(0, |before| before.revision) + 1,
             last_modified: self.clock.now(),

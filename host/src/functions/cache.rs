@@ -62,8 +62,7 @@ impl Cache {
         self.loaded.put(id, Arc::clone(loaded));
         let size = |loaded: &Arc<Loaded>| loaded.function.code_size;
         let mut bytes: u64 = self.loaded.iter().map(|(_, loaded)| size(loaded)).sum();
-        while self.loaded.len() > 1
-            && (self.loaded.len() > MAX_LOADED || bytes > MAX_LOADED_BYTES)
+        while self.loaded.len() > 1 && (self.loaded.len() > MAX_LOADED || bytes > MAX_LOADED_BYTES)
         {
             bytes -= self.loaded.drop_oldest().map_or(0, |gone| size(&gone));
         }
@@ -157,7 +156,13 @@ mod tests {
             recent.put(n, n);
         }
         assert_eq!(recent.get(&0), Some(&0));
-        assert_eq!((recent.drop_oldest(), recent.drop_oldest()), (Some(1), Some(2)));
-        assert_eq!((recent.drop_oldest(), recent.drop_oldest()), (Some(0), None));
+        assert_eq!(
+            (recent.drop_oldest(), recent.drop_oldest()),
+            (Some(1), Some(2))
+        );
+        assert_eq!(
+            (recent.drop_oldest(), recent.drop_oldest()),
+            (Some(0), None)
+        );
     }
 }

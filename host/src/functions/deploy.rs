@@ -67,11 +67,15 @@ impl Functions {
             let reason = deployed.as_ref().err().map(ToString::to_string);
             let reason = reason.unwrap_or_default();
             let digest = Some(digest);
-            self.keep_failed(scope, name, FailedDeploy {
-                at: self.clock.now(),
-                digest,
-                reason,
-            })
+            self.keep_failed(
+                scope,
+                name,
+                FailedDeploy {
+                    at: self.clock.now(),
+                    digest,
+                    reason,
+                },
+            )
             .await;
         }
         deployed
@@ -90,9 +94,7 @@ impl Functions {
             let published = |f: &Function| f.version > 0 || !deploy.publish;
             old.filter(|old| {
                 let latest = &old.latest;
-                latest.digest == digest
-                    && latest.settings == deploy.settings
-                    && published(latest)
+                latest.digest == digest && latest.settings == deploy.settings && published(latest)
             })
         };
         if let Some(same) = unchanged(digest) {
@@ -251,7 +253,9 @@ impl Functions {
             return Ok(());
         };
         let told = |failed: &Option<FailedDeploy>| {
-            failed.as_ref().map(|f| (f.digest.clone(), f.reason.clone()))
+            failed
+                .as_ref()
+                .map(|f| (f.digest.clone(), f.reason.clone()))
         };
         if told(&record.failed_deploy) == told(&failed) {
             return Ok(());

@@ -89,7 +89,9 @@ pub enum DeleteError {
     #[error(transparent)]
     Function(#[from] FunctionError),
     /// An alias names the version.
-    #[error("version {version} of function {name:?} is named by alias {alias:?}: change the alias first")]
+    #[error(
+        "version {version} of function {name:?} is named by alias {alias:?}: change the alias first"
+    )]
     Named {
         /// The function.
         name: String,
@@ -99,7 +101,9 @@ pub enum DeleteError {
         alias: String,
     },
     /// `$LATEST` is that version.
-    #[error("version {version} of function {name:?} is what $LATEST runs: deploy another one first")]
+    #[error(
+        "version {version} of function {name:?} is what $LATEST runs: deploy another one first"
+    )]
     Latest {
         /// The function.
         name: String,

@@ -142,7 +142,16 @@ mod tests {
             assert_eq!((parsed.name.as_str(), &parsed.qualifier), ("f", &qualifier));
             assert_eq!(parsed.to_string(), text);
         }
-        for text in ["", ":3", "f:", "f:0", "f:1:2", "f:a b", "f g", "f:99999999999999999999"] {
+        for text in [
+            "",
+            ":3",
+            "f:",
+            "f:0",
+            "f:1:2",
+            "f:a b",
+            "f g",
+            "f:99999999999999999999",
+        ] {
             assert!(text.parse::<FunctionRef>().is_err(), "{text}");
         }
     }

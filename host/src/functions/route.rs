@@ -5,10 +5,10 @@ use std::sync::Arc;
 use shardmill_core::Scope;
 use shardmill_core::mapping::Weight;
 
+use super::Functions;
 use super::error::FunctionError;
 use super::model::{Alias, Function, LATEST, Loaded};
 use super::reference::{FunctionRef, Qualifier};
-use super::Functions;
 
 /// What a name stands for.
 #[derive(Clone, Debug)]
@@ -136,7 +136,10 @@ impl Functions {
 
     fn route_of(&self, scope: &Scope, name: &str, alias: &Alias) -> Result<Route, FunctionError> {
         let first = self.version_or_latest(scope, name, alias.version)?;
-        let mut stamp = format!("{}@{}.{}", alias.name, alias.revision, alias.last_modified.0);
+        let mut stamp = format!(
+            "{}@{}.{}",
+            alias.name, alias.revision, alias.last_modified.0
+        );
         if alias.version == 0 {
             stamp = format!("{stamp}.{}", first.update);
         }

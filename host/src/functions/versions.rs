@@ -165,7 +165,9 @@ impl Functions {
 
     /// How many aliases a function has.
     pub(super) fn alias_count(&self, scope: &Scope, name: &str) -> Result<usize, ReadError> {
-        let all = self.store.scan(&aliases_of(scope, name), None, usize::MAX)?;
+        let all = self
+            .store
+            .scan(&aliases_of(scope, name), None, usize::MAX)?;
         Ok(all.len())
     }
 }

@@ -33,10 +33,7 @@ pub(super) fn check_named(
 }
 
 /// What an alias should be. Its name is the caller's business.
-pub(crate) fn check_alias(
-    table: AliasTable,
-    here: &str,
-) -> Result<functions::AliasSpec, BadKey> {
+pub(crate) fn check_alias(table: AliasTable, here: &str) -> Result<functions::AliasSpec, BadKey> {
     let here = Table(here.into());
     let version = match table.version {
         None => return Err(here.missing("version", VERSION_EXPECTED)),
@@ -50,7 +47,11 @@ pub(crate) fn check_alias(
         }
         let number = text.parse().ok().filter(|n| *n > 0);
         let number = number.ok_or_else(|| {
-            here.bad("routing", format!("{text:?}"), "a version's number from 1 expected")
+            here.bad(
+                "routing",
+                format!("{text:?}"),
+                "a version's number from 1 expected",
+            )
         })?;
         let weight = Weight::try_from(share);
         let weight = weight.map_err(|_| here.bad("routing", share, "0.0 to 1.0 expected"))?;

@@ -182,7 +182,9 @@ impl Reconciler {
             Ok(wasm) => wasm,
             Err(error) => {
                 let why = format!("read {file}: {error}");
-                let noted = self.functions.note_failed(&spec.scope, &spec.name, why.clone());
+                let noted = self
+                    .functions
+                    .note_failed(&spec.scope, &spec.name, why.clone());
                 noted.await;
                 return Err(why);
             }

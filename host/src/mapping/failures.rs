@@ -32,7 +32,7 @@ use shardmill_core::{Batch, Scope, TenantId};
 use shardmill_store::{CommitError, Expect, ReadError, Tx, Urgency, Value};
 
 use super::resource::{Inner, Mappings};
-use crate::functions::{RemoveError, FunctionError};
+use crate::functions::{FunctionError, RemoveError};
 use entry::{entry_key, inputs_key, parse, payload_key};
 use lines::LineCache;
 

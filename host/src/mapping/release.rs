@@ -293,9 +293,7 @@ impl Releaser {
             limit => size.min(limit as usize),
         };
         let mut budget = match json {
-            Some(_) => ready
-                .batch_bytes()
-                .min(MAX_EVENT_BYTES - EMPTY_EVENT_BYTES),
+            Some(_) => ready.batch_bytes().min(MAX_EVENT_BYTES - EMPTY_EVENT_BYTES),
             None => ready.batch_bytes().min(MAX_PARKABLE_BYTES),
         };
         let mut head = Head {

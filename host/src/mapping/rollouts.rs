@@ -225,9 +225,10 @@ impl Inner {
         let before = self.functions.back_to(&mapping.scope, route, to);
         let format = |f: &Function| f.settings.state_format;
         let (to, reason) = match before.map(|route| format(&route.first)) {
-            Ok(old) if old == format(from) => {
-                (Some(to), format!("{failed}: version {} runs instead", label(to)))
-            }
+            Ok(old) if old == format(from) => (
+                Some(to),
+                format!("{failed}: version {} runs instead", label(to)),
+            ),
             Ok(old) => (
                 None,
                 format!(

@@ -19,7 +19,10 @@ pub(super) fn list(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
 
 /// One alias.
 pub(super) fn get(call: &Call<'_>, name: &str, alias: &str) -> Result<Answer, Error> {
-    let found = call.workloads()?.functions.alias(&call.scope, name, alias)?;
+    let found = call
+        .workloads()?
+        .functions
+        .alias(&call.scope, name, alias)?;
     ok(&view(name, &found))
 }
 
@@ -27,10 +30,10 @@ pub(super) fn get(call: &Call<'_>, name: &str, alias: &str) -> Result<Answer, Er
 pub(super) async fn put(call: &Call<'_>, name: &str, alias: &str) -> Result<Answer, Error> {
     let table: AliasTable = call.json()?;
     if table.names_itself() {
-        return Err(
-            Error::bad_request("body: name, function, account and region are not for here")
-                .hint("the path names the alias, the signature the account and the region"),
-        );
+        return Err(Error::bad_request(
+            "body: name, function, account and region are not for here",
+        )
+        .hint("the path names the alias, the signature the account and the region"));
     }
     let spec = check_alias(table, "body")?;
     let create = call.flag("create")?;

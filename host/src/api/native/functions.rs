@@ -123,7 +123,10 @@ pub(super) async fn delete(call: &Call<'_>, name: &str) -> Result<Answer, Error>
         }
     };
     for digest in digests {
-        workloads.failures.remove_module(&call.scope, &digest).await?;
+        workloads
+            .failures
+            .remove_module(&call.scope, &digest)
+            .await?;
     }
     ok(&json!({ "name": name }))
 }

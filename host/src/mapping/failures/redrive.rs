@@ -190,7 +190,9 @@ impl Failures {
         entry: &FailureEntry,
     ) -> Result<Option<Mapping>, FailuresError> {
         let all = self.inner.stored(&Key::new(Table::Mapping, scope))?;
-        Ok(all.into_iter().find(|mapping| mapping.id == entry.mapping_id))
+        Ok(all
+            .into_iter()
+            .find(|mapping| mapping.id == entry.mapping_id))
     }
 
     /// What the entry's mapping runs now; `$LATEST` where the mapping is gone, or runs something

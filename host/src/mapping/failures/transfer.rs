@@ -127,11 +127,7 @@ impl Failures {
     ///
     /// # Errors
     /// See [`FailuresError`].
-    pub async fn remove_module(
-        &self,
-        scope: &Scope,
-        digest: &str,
-    ) -> Result<(), FailuresError> {
+    pub async fn remove_module(&self, scope: &Scope, digest: &str) -> Result<(), FailuresError> {
         let _modules = self.inner.ledger.modules.lock().await;
         if !self.inner.functions.is_used(scope, digest)? && !self.is_named(scope, digest)? {
             self.inner.functions.remove_module(scope, digest).await?;

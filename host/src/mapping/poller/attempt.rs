@@ -92,7 +92,12 @@ impl Poller {
         let Some(first) = job.batch.get(0) else {
             return;
         };
-        let runs = |number| self.cursor.versions.last().is_some_and(|v| v.version == number);
+        let runs = |number| {
+            self.cursor
+                .versions
+                .last()
+                .is_some_and(|v| v.version == number)
+        };
         if runs(loaded.function.number()) {
             return;
         }

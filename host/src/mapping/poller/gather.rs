@@ -6,8 +6,8 @@ use std::time::Duration;
 use shardmill_core::event::{EMPTY_EVENT_BYTES, EventSource, EventWindow};
 use shardmill_core::limits::MAX_EVENT_BYTES;
 use shardmill_core::mapping::{
-    self, Intake, Judgement, MAX_WINDOW_STATE_BYTES, OnExhausted, Part, Paused, Position, Sorted, Span,
-    WindowStep, WindowView, Work, window_end, window_step,
+    self, Intake, Judgement, MAX_WINDOW_STATE_BYTES, OnExhausted, Part, Paused, Position, Sorted,
+    Span, WindowStep, WindowView, Work, window_end, window_step,
 };
 use shardmill_core::{Batch, RecordRef, UnixMillis};
 
@@ -153,7 +153,10 @@ impl Poller {
         reason: String,
     ) -> Result<(), Trouble> {
         let at = self.cursor.low();
-        let job = Job::new(Part::fresh(Span { from: at, to: at }, String::new()), Batch::default());
+        let job = Job::new(
+            Part::fresh(Span { from: at, to: at }, String::new()),
+            Batch::default(),
+        );
         let version = ready.first.function.number();
         let mut cursor = self.cursor.clone();
         cursor.paused = Some(Paused { reason, version });
