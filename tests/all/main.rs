@@ -13,5 +13,6 @@ mod failures;
 mod host;
 mod operate;
 mod poison;
+mod reload;
 mod reshard;
 mod scenarios;
