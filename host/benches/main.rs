@@ -32,6 +32,7 @@ mod mapping;
 mod memory_host;
 mod pollers;
 mod process;
+mod reload;
 mod row;
 mod server;
 mod shards;
@@ -51,7 +52,7 @@ use crate::bench::Bench;
 #[derive(Parser)]
 struct Arguments {
     /// Measure only the groups whose name contains this: journal, bytes, singles, http, invoke,
-    /// handler, filter, mapping, lanes, shards, latency, end-to-end, start
+    /// handler, filter, mapping, lanes, shards, latency, end-to-end, start, reload
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     /// Fewer and shorter turns: figures to look at, not to quote
@@ -74,7 +75,7 @@ struct Arguments {
 /// A group of rows that are measured together.
 type Group = (&'static str, fn(&mut Bench) -> anyhow::Result<()>);
 
-const GROUPS: [Group; 13] = [
+const GROUPS: [Group; 14] = [
     ("journal", journal::run),
     ("bytes", bytes::run),
     ("singles", singles::run),
@@ -88,6 +89,7 @@ const GROUPS: [Group; 13] = [
     ("latency", latency::run),
     ("end-to-end", end_to_end::run),
     ("start", start::run),
+    ("reload", reload::run),
 ];
 
 fn main() -> ExitCode {

@@ -7,7 +7,7 @@ use shardmill_core::mapping::Weight;
 
 use super::Functions;
 use super::error::FunctionError;
-use super::model::{Alias, Function, LATEST, Loaded};
+use super::model::{Alias, Function, LATEST, Loaded, Second};
 use super::reference::{FunctionRef, Qualifier};
 
 /// What a name stands for.
@@ -22,18 +22,13 @@ pub struct Route {
 }
 
 impl Route {
-    /// The numbers of the versions that may run: a share of nothing runs nothing.
+    /// The numbers of the versions.
     pub fn numbers(&self) -> Vec<u64> {
-        let (mut numbers, share) = (vec![self.first.number()], |w: &Weight| f64::from(*w));
-        if let Some((second, weight)) = &self.second {
-            if share(weight) >= 1.0 {
-                numbers.clear();
-            }
-            if share(weight) > 0.0 {
-                numbers.push(second.number());
-            }
-        }
-        numbers
+        let second = self.second.as_ref().map(|(second, _)| second.number());
+        [Some(self.first.number()), second]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// The same, with only one of its versions, if it is one of them.
@@ -143,14 +138,20 @@ impl Functions {
         if alias.version == 0 {
             stamp = format!("{stamp}.{}", first.update);
         }
-        let second = alias.second.map(|second| {
-            let version = self.version(scope, name, second.version)?;
-            Ok::<_, FunctionError>((Arc::new(version), second.weight))
-        });
+        let (mut first, mut second) = (Arc::new(first), None);
+        if let Some(Second { version, weight }) = alias.second {
+            let other = Arc::new(self.version(scope, name, version)?);
+            // A share of nothing, or of all, is no share.
+            match f64::from(weight) {
+                0.0 => {}
+                1.0 => first = other,
+                _ => second = Some((other, weight)),
+            }
+        }
         Ok(Route {
             stamp,
-            first: Arc::new(first),
-            second: second.transpose()?,
+            first,
+            second,
         })
     }
 

@@ -351,7 +351,7 @@ async fn a_function_that_was_made_again_does_not_run_the_old_module() {
         .delete(&bench.scope, "f")
         .await
         .expect("it goes");
-    assert_eq!(digests, [old.digest.clone()]);
+    assert_eq!(digests, std::slice::from_ref(&old.digest));
     assert!(
         bench
             .functions

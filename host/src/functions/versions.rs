@@ -112,10 +112,6 @@ impl Functions {
         let _deploying = self.deploying.lock((scope.clone(), name.into())).await;
         let _changing = self.changing.lock().await;
         let gone = self.version(scope, name, version)?;
-        if self.describe(scope, name)?.version == version {
-            let name = name.to_owned();
-            return Err(DeleteError::Latest { name, version });
-        }
         let aliases = self.aliases(scope, name)?;
         if let Some(alias) = aliases.into_iter().find(|alias| alias.names(version)) {
             return Err(DeleteError::Named {
@@ -123,6 +119,10 @@ impl Functions {
                 version,
                 alias: alias.name,
             });
+        }
+        if self.describe(scope, name)?.version == version {
+            let name = name.to_owned();
+            return Err(DeleteError::Latest { name, version });
         }
         let tx = Tx {
             writes: vec![(version_key(scope, name, version), Value::Delete)],

@@ -73,16 +73,17 @@ struct Events {
 impl Events {
     fn note(&self, event: notify::Result<Event>, files: &BTreeSet<PathBuf>) {
         if let Ok(event) = &event {
-            match event.kind {
+            let whole = matches!(
+                event.kind,
                 EventKind::Access(AccessKind::Close(AccessMode::Write))
-                | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)) => {
-                    if event.paths.iter().any(|path| files.contains(path)) {
-                        self.whole.store(true, SeqCst);
-                    }
-                }
+                    | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both))
+            );
+            if whole && event.paths.iter().any(|path| files.contains(path)) {
+                self.whole.store(true, SeqCst);
+            }
+            if !whole && matches!(event.kind, EventKind::Access(_)) {
                 // Somebody reads.
-                EventKind::Access(_) => return,
-                _ => {}
+                return;
             }
         }
         self.any.notify_one();

@@ -148,7 +148,7 @@ impl Releaser {
     async fn deliver(&mut self, turn: &Turn) -> Result<(), Trouble> {
         let scope = &self.mapping.scope;
         let running = self.inner.running(&self.mapping)?;
-        if let Some(reason) = running.stands_still {
+        if let Some((reason, _)) = running.stands_still {
             return Err(Trouble::StandsStill(reason));
         }
         let ready = self.inner.functions.ready(scope, &running.route).await?;

@@ -22,8 +22,8 @@ pub(super) struct MappingRollout {
 pub(super) struct Running {
     /// The versions.
     pub(super) route: Arc<Route>,
-    /// Why none of them may run, if so.
-    pub(super) stands_still: Option<String>,
+    /// Why none of them may run, if so, and the version that is at fault.
+    pub(super) stands_still: Option<(String, u64)>,
 }
 
 /// A roll-back for people.
@@ -150,10 +150,11 @@ impl Inner {
                 Ok(as_named(Arc::new(back)))
             }
             Course::StandStill => {
-                let back = rollout.roll_back(&route.stamp);
+                let state = rollout.state();
+                let back = state.rolled_back.as_ref();
                 Ok(Running {
                     route,
-                    stands_still: Some(back.map_or_else(String::new, |back| back.reason)),
+                    stands_still: back.map(|back| (back.reason.clone(), back.from)),
                 })
             }
         }
@@ -184,6 +185,11 @@ impl Inner {
         let numbers = running.route.numbers();
         let back = {
             let mut state = rollout.state();
+            let gone = state.rolled_back.as_ref();
+            if gone.is_some_and(|b| b.of == running.route.stamp && b.from == function.number()) {
+                // Another shard was quicker.
+                return;
+            }
             match state.note(function.number(), failed, &numbers, demand) {
                 Step::None => return,
                 Step::Trusted => None,

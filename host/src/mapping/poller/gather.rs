@@ -124,8 +124,9 @@ impl Poller {
         let (scope, route) = (&self.mapping.scope, &running.route);
         let ready = self.inner.functions.ready(scope, route).await;
         let ready = Arc::new(ready.map_err(Trouble::Function)?);
-        if let Some(reason) = running.stands_still {
-            self.pause_after_roll_back(&ready, reason).await?;
+        if let Some((reason, version)) = running.stands_still {
+            let paused = Paused { reason, version };
+            self.pause_after_roll_back(&ready, paused).await?;
             return Ok(None);
         }
         let weighs = |r: &Ready| (r.takes_json(), r.batch_bytes());
@@ -150,16 +151,15 @@ impl Poller {
     async fn pause_after_roll_back(
         &mut self,
         ready: &Ready,
-        reason: String,
+        paused: Paused,
     ) -> Result<(), Trouble> {
         let at = self.cursor.low();
         let job = Job::new(
             Part::fresh(Span { from: at, to: at }, String::new()),
             Batch::default(),
         );
-        let version = ready.first.function.number();
         let mut cursor = self.cursor.clone();
-        cursor.paused = Some(Paused { reason, version });
+        cursor.paused = Some(paused);
         let change = self.without_attempt(&job, cursor, &ready.first);
         self.commit(change, None).await.map(|_| ())
     }

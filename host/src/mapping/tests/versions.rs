@@ -434,6 +434,25 @@ async fn a_version_with_another_form_of_state_pauses_the_mapping_instead() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_mapping_that_cannot_go_back_goes_on_when_its_alias_leaves_the_version_out() {
+    let (mut world, _) = world(1, "good 1").await;
+    deploy(&world, "bad 2", 7).await;
+    alias(&world, 1, None).await;
+    map_to(&world, "f:live", careful(4)).await;
+    world.start();
+    world.put(numbered(0, 20)).await;
+    world.drained().await;
+    alias(&world, 1, Some((2, 0.99))).await;
+    world.put(numbered(20, 20)).await;
+    let paused = async |world: &World| world.view().await.shards[0].paused.is_some();
+    world.until(paused).await;
+    alias(&world, 1, None).await;
+    world.drained().await;
+    assert_eq!(world.counter("done"), 40);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_canary_that_fails_leaves_all_batches_to_its_neighbour() {
     let (mut world, texts) = world(1, "good 1").await;
     deploy(&world, "bad 2", 0).await;
