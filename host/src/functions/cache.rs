@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use shardmill_core::Scope;
 
@@ -13,9 +13,11 @@ use super::reference::Qualifier;
 use super::route::Route;
 
 /// Versions that are held ready to run.
-const MAX_LOADED: usize = 512;
+const MAX_LOADED: usize = 256;
+/// Versions of one function among them: reloads leave one behind each.
+const MAX_LOADED_OF_ONE: usize = 4;
 /// Bytes of wasm of those, together. What is compiled of them takes several times as much.
-const MAX_LOADED_BYTES: u64 = 256 << 20;
+const MAX_LOADED_BYTES: u64 = 64 << 20;
 /// Names whose meaning is held: a few hundred bytes each.
 const MAX_ROUTES: usize = 4_096;
 
@@ -30,6 +32,8 @@ pub(super) struct Cache {
     /// Grows with every change of a function: what was read before is not put in behind it.
     changes: u64,
     loaded: Recent<VersionId, Arc<Loaded>>,
+    /// Those that were dropped and may still be in use.
+    in_use: HashMap<VersionId, Weak<Loaded>>,
     routes: Recent<RouteId, Arc<Route>>,
 }
 
@@ -44,7 +48,11 @@ impl Cache {
         let same = |loaded: &&Arc<Loaded>| {
             std::ptr::eq(loaded.function.as_ref(), function) || *loaded.function == *function
         };
-        self.loaded.get(&id).filter(same).cloned()
+        if let Some(held) = self.loaded.get(&id) {
+            return Some(held).filter(same).cloned();
+        }
+        let used = self.in_use.get(&id).and_then(Weak::upgrade);
+        used.filter(|used| same(&used))
     }
 
     /// A module that is held for any version of the scope.
@@ -59,12 +67,27 @@ impl Cache {
     pub(super) fn keep(&mut self, scope: &Scope, loaded: &Arc<Loaded>) {
         let function = &loaded.function;
         let id = (scope.clone(), function.name.clone(), function.number());
+        self.in_use.remove(&id);
         self.loaded.put(id, Arc::clone(loaded));
+        let of_one = |id: &VersionId| id.0 == *scope && id.1 == function.name;
+        while self.loaded.iter().filter(|(id, _)| of_one(id)).count() > MAX_LOADED_OF_ONE {
+            let dropped = self.loaded.drop_oldest(of_one);
+            self.note_dropped(dropped);
+        }
         let size = |loaded: &Arc<Loaded>| loaded.function.code_size;
         let mut bytes: u64 = self.loaded.iter().map(|(_, loaded)| size(loaded)).sum();
         while self.loaded.len() > 1 && (self.loaded.len() > MAX_LOADED || bytes > MAX_LOADED_BYTES)
         {
-            bytes -= self.loaded.drop_oldest().map_or(0, |gone| size(&gone));
+            let dropped = self.loaded.drop_oldest(|_| true);
+            bytes -= dropped.as_ref().map_or(0, |(_, gone)| size(gone));
+            self.note_dropped(dropped);
+        }
+    }
+
+    fn note_dropped(&mut self, dropped: Option<(VersionId, Arc<Loaded>)>) {
+        self.in_use.retain(|_, loaded| loaded.strong_count() > 0);
+        if let Some((id, loaded)) = dropped {
+            self.in_use.insert(id, Arc::downgrade(&loaded));
         }
     }
 
@@ -79,11 +102,11 @@ impl Cache {
         }
         self.routes.put(id, Arc::clone(route));
         while self.routes.len() > MAX_ROUTES {
-            self.routes.drop_oldest();
+            self.routes.drop_oldest(|_| true);
         }
     }
 
-    /// Forgets what a function's names stood for. With `gone`, nothing of it is run any more.
+    /// Forgets what a function's names stood for.
     pub(super) fn changed(&mut self, scope: &Scope, name: &str) {
         self.changes += 1;
         self.routes.retain(|(of, n, _)| of != scope || n != name);
@@ -92,9 +115,11 @@ impl Cache {
     /// Forgets a function that is deleted, or one of its versions.
     pub(super) fn gone(&mut self, scope: &Scope, name: &str, version: Option<u64>) {
         self.changed(scope, name);
-        self.loaded.retain(|(of, n, number)| {
+        let stays = |(of, n, number): &VersionId| {
             of != scope || n != name || version.is_some_and(|version| version != *number)
-        });
+        };
+        self.loaded.retain(stays);
+        self.in_use.retain(|id, _| stays(id));
     }
 }
 
@@ -134,10 +159,13 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
         self.entries.iter().map(|(key, (value, _))| (key, value))
     }
 
-    fn drop_oldest(&mut self) -> Option<V> {
-        let oldest = self.entries.iter().min_by_key(|(_, (_, used))| *used);
+    /// Takes out the one that was not asked for longest among those that `may` go.
+    fn drop_oldest(&mut self, may: impl Fn(&K) -> bool) -> Option<(K, V)> {
+        let all = self.entries.iter().filter(|(key, _)| may(key));
+        let oldest = all.min_by_key(|(_, (_, used))| *used);
         let key = oldest.map(|(key, _)| key.clone())?;
-        self.entries.remove(&key).map(|(value, _)| value)
+        let (value, _) = self.entries.remove(&key)?;
+        Some((key, value))
     }
 
     fn retain(&mut self, keep: impl Fn(&K) -> bool) {
@@ -156,13 +184,8 @@ mod tests {
             recent.put(n, n);
         }
         assert_eq!(recent.get(&0), Some(&0));
-        assert_eq!(
-            (recent.drop_oldest(), recent.drop_oldest()),
-            (Some(1), Some(2))
-        );
-        assert_eq!(
-            (recent.drop_oldest(), recent.drop_oldest()),
-            (Some(0), None)
-        );
+        let mut drop_oldest = || recent.drop_oldest(|_| true).map(|(key, _)| key);
+        assert_eq!((drop_oldest(), drop_oldest()), (Some(1), Some(2)));
+        assert_eq!((drop_oldest(), drop_oldest()), (Some(0), None));
     }
 }

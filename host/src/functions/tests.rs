@@ -340,6 +340,43 @@ async fn what_is_held_in_memory_is_bounded_and_loaded_again_when_it_is_needed() 
             .expect("a function");
     }
     assert!(module.upgrade().is_none(), "nothing of it is held");
+    let in_use = bench
+        .functions
+        .get(&bench.scope, &name(1))
+        .await
+        .expect("f1");
+    for n in 2..FUNCTIONS {
+        bench
+            .functions
+            .get(&bench.scope, &name(n))
+            .await
+            .expect("a function");
+    }
+    let again = bench
+        .functions
+        .get(&bench.scope, &name(1))
+        .await
+        .expect("f1");
+    assert!(
+        Arc::ptr_eq(&in_use, &again),
+        "what is at work is not loaded twice"
+    );
+}
+
+#[tokio::test]
+async fn reloads_leave_few_old_versions_in_memory() {
+    let bench = Bench::new();
+    let mut modules = Vec::new();
+    for n in 0..20 {
+        let wasm = Bytes::from(format!("module {n}"));
+        let settings = FunctionSettings::default();
+        let deployed = bench.functions.deploy(&bench.scope, "f", wasm, settings);
+        deployed.await.expect("a deploy");
+        let loaded = bench.functions.get(&bench.scope, "f").await.expect("f");
+        modules.push(Arc::downgrade(&loaded.module));
+    }
+    let held = modules.iter().filter(|module| module.strong_count() > 0);
+    assert_eq!(held.count(), 4);
 }
 
 #[tokio::test]
