@@ -33,6 +33,7 @@ mod mapping;
 mod memory_host;
 mod pollers;
 mod process;
+mod reload;
 mod row;
 mod server;
 mod shards;
@@ -52,8 +53,7 @@ use crate::bench::Bench;
 #[derive(Parser)]
 struct Arguments {
     /// Measure only the groups whose name contains this: journal, bytes, singles, http, invoke,
-    /// handler, filter, mapping, lanes, shards, latency, end-to-end, start,
-    /// fairness
+    /// handler, filter, mapping, lanes, shards, latency, end-to-end, start, fairness, reload
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     /// Fewer and shorter turns: figures to look at, not to quote
@@ -76,7 +76,7 @@ struct Arguments {
 /// A group of rows that are measured together.
 type Group = (&'static str, fn(&mut Bench) -> anyhow::Result<()>);
 
-const GROUPS: [Group; 14] = [
+const GROUPS: [Group; 15] = [
     ("journal", journal::run),
     ("bytes", bytes::run),
     ("singles", singles::run),
@@ -91,6 +91,7 @@ const GROUPS: [Group; 14] = [
     ("end-to-end", end_to_end::run),
     ("start", start::run),
     ("fairness", fairness::run),
+    ("reload", reload::run),
 ];
 
 fn main() -> ExitCode {

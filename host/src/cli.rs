@@ -3,6 +3,7 @@
 //!
 //! Exit codes: 0 done; 1 a mistake, or the host could not do it; 2 bad arguments.
 
+mod aliases;
 mod client;
 mod counters;
 mod deliveries;
@@ -62,8 +63,10 @@ enum Command {
     Invoke(invoke::Arguments),
     /// List, create, delete and describe streams
     Streams(streams::Arguments),
-    /// List, deploy, delete and describe functions
+    /// List, deploy, publish, delete and describe functions and their versions
     Functions(functions::Arguments),
+    /// List, set, delete and describe aliases of functions
+    Aliases(aliases::Arguments),
     /// List, create, pause, resume, delete and describe event source mappings
     Mappings(mappings::Arguments),
     /// Watch mappings and their shards on the whole screen
@@ -202,6 +205,7 @@ async fn run(command: Command, sandbox: NewSandbox) -> anyhow::Result<ExitCode> 
         Command::Invoke(arguments) => return invoke::run(arguments).await,
         Command::Streams(arguments) => streams::run(arguments).await?,
         Command::Functions(arguments) => functions::run(arguments).await?,
+        Command::Aliases(arguments) => aliases::run(arguments).await?,
         Command::Mappings(arguments) => mappings::run(arguments).await?,
         Command::Top(arguments) => top::run(arguments).await?,
         Command::Usage(arguments) => usage::run(arguments).await?,

@@ -5,6 +5,7 @@
 //! `docs/manifest.md`.
 
 mod check;
+mod check_alias;
 mod check_delivery;
 mod check_tenants;
 mod error;
@@ -13,11 +14,12 @@ mod table;
 mod watch;
 
 pub(crate) use check::{check_function, check_mapping, instant};
+pub(crate) use check_alias::check_alias;
 pub(crate) use check_delivery::check_on_failure;
 pub use error::ManifestError;
 pub(crate) use error::{BadKey, closest, unknown_key};
 pub use reconcile::{Problem, Reconciler, Summary};
-pub(crate) use table::{FunctionTable, Instant, MappingTable, StreamTable};
+pub(crate) use table::{AliasTable, FunctionTable, Instant, MappingTable, StreamTable};
 pub use watch::WatchedFiles;
 
 use std::net::SocketAddr;
@@ -28,7 +30,7 @@ use shardmill_core::mapping::{Policy, StartingPosition};
 use shardmill_core::{Scope, StreamName, TenantId};
 
 use crate::delivery::{self, Destination};
-use crate::functions::FunctionSettings;
+use crate::functions::{self, FunctionSettings};
 use crate::mapping::FailureBounds;
 use crate::server::{Connections, TlsFiles};
 use crate::tenancy::{OperatorSpec, SecretSource, TenantSpec};
@@ -42,6 +44,8 @@ pub struct Manifest {
     pub streams: Vec<StreamSpec>,
     /// Functions that should be deployed.
     pub functions: Vec<FunctionSpec>,
+    /// Aliases of functions that should exist.
+    pub aliases: Vec<AliasSpec>,
     /// Mappings that should run.
     pub mappings: Vec<MappingSpec>,
     /// Queues that should exist.
@@ -105,6 +109,19 @@ pub struct FunctionSpec {
     pub settings: FunctionSettings,
 }
 
+/// An alias that should exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AliasSpec {
+    /// Account and region.
+    pub scope: Scope,
+    /// Its name.
+    pub name: String,
+    /// The function.
+    pub function: String,
+    /// What it should be.
+    pub spec: functions::AliasSpec,
+}
+
 /// A mapping that should run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MappingSpec {
@@ -114,7 +131,7 @@ pub struct MappingSpec {
     pub name: String,
     /// The stream that it reads.
     pub stream: StreamName,
-    /// The function that it invokes.
+    /// The function that it invokes, perhaps with a version or an alias.
     pub function: String,
     /// Where it begins when it is made.
     pub starting_position: StartingPosition,

@@ -16,6 +16,7 @@ mod parked;
 mod poller;
 mod release;
 mod resource;
+mod rollouts;
 #[cfg(test)]
 mod sim;
 mod source;
@@ -37,4 +38,5 @@ pub use metrics::{LastError, MappingMetrics, MetricsSnapshot, ShardMetrics};
 pub use operate::{RewindOptions, RewindTo};
 pub use parked::{ParkedKey, Release};
 pub use resource::{CreateMapping, Mapping, MappingError, Mappings, Origin, UpdateMapping};
-pub use view::{LaneView, MappingState, MappingView, ShardState, ShardView};
+pub use rollouts::{RollBackView, TrialView};
+pub use view::{LaneView, MappingState, MappingView, ShardState, ShardView, VersionView};

@@ -119,7 +119,7 @@ impl SecretKey {
 /// Whether a value may hold secrets.
 fn holds_secrets(key: &Key) -> bool {
     match key.table() {
-        Some(Table::Function) => true,
+        Some(Table::Function | Table::Version) => true,
         // The records beside them are no function's.
         Some(Table::FailurePayload) => key
             .split()
@@ -156,6 +156,7 @@ impl SealingStore {
         }
         let sealing = Self { store, key };
         sealing.seal_all(Table::Function).await?;
+        sealing.seal_all(Table::Version).await?;
         sealing.seal_all(Table::FailurePayload).await?;
         Ok(sealing)
     }

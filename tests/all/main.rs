@@ -14,6 +14,7 @@ mod failures;
 mod host;
 mod operate;
 mod poison;
+mod reload;
 mod reshard;
 mod scenarios;
 mod tenants;

@@ -4,7 +4,10 @@
 //! | --- | --- | --- | --- | --- |
 //! | `health`, `metrics`, `streams[/NAME]` | shows | | | |
 //! | `functions[/NAME]` | shows | deploys: wasm as body, `?settings=` | | deletes |
-//! | `functions/NAME/invoke` | | | runs it on the body | |
+//! | `functions/NAME[:QUALIFIER]` | shows that version | | | `NAME:VERSION`: deletes it |
+//! | `functions/NAME[:QUALIFIER]/invoke` | | | runs it on the body | |
+//! | `functions/NAME/versions` | shows them | | publishes `$LATEST` | |
+//! | `functions/NAME/aliases[/ALIAS]` | shows | makes or changes; with `?create=true` only makes | | deletes |
 //! | `mappings[/NAME]` | shows | makes or changes; with `?create=true` only makes | | deletes |
 //! | `mappings/NAME/pause`, `…/resume`, `…/unpark`, `…/rewind` | | | does so | |
 //! | `mappings/NAME/dry-run`, then `mappings/NAME/dry-run/ID` until it is done | | | tries filters or a module | |
@@ -25,6 +28,7 @@
 //! for all but `health`: a tenant's key reaches its own account, an operator's every account
 //! (`x-shardmill-account`) and `metrics`, which are about all of them.
 
+mod aliases;
 mod deliveries;
 mod dry_run;
 mod error;
@@ -90,6 +94,24 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
         ["functions", name, "invoke"] if method == Method::POST => {
             return invoke::invoke(call, name).await;
         }
+        ["functions", name, "versions"] if method == Method::GET => {
+            return functions::versions(call, name);
+        }
+        ["functions", name, "versions"] if method == Method::POST => {
+            return functions::publish(call, name).await;
+        }
+        ["functions", name, "aliases"] if method == Method::GET => {
+            return aliases::list(call, name);
+        }
+        ["functions", name, "aliases", alias] if method == Method::GET => {
+            return aliases::get(call, name, alias);
+        }
+        ["functions", name, "aliases", alias] if method == Method::PUT => {
+            return aliases::put(call, name, alias).await;
+        }
+        ["functions", name, "aliases", alias] if method == Method::DELETE => {
+            return aliases::delete(call, name, alias).await;
+        }
         ["mappings"] if method == Method::GET => return mappings::list(call).await,
         ["mappings", name] if method == Method::GET => return mappings::get(call, name).await,
         ["mappings", name] if method == Method::PUT => return mappings::put(call, name).await,
@@ -142,7 +164,9 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
         ["deliveries", id, "retry"] if method == Method::POST => {
             return deliveries::retry(call, id).await;
         }
-        ["functions" | "mappings", _] => "GET, PUT, DELETE",
+        ["functions" | "mappings", _] | ["functions", _, "aliases", _] => "GET, PUT, DELETE",
+        ["functions", _, "versions"] => "GET, POST",
+        ["functions", _, "aliases"] => "GET",
         ["functions", _, "invoke"] | ["mappings", _, "pause" | "resume" | "unpark" | "rewind"] => {
             "POST"
         }

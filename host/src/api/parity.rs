@@ -41,6 +41,10 @@ that names it.
 /// What the mapping does where AWS's documentation says nothing, or too little.
 const MAPPING_CHOICES: &[(&str, &str)] = &[
     (
+        "Hash that chooses an alias's version",
+        "FNV-1a of the request id, mixed: attempts at a batch stay on one version until the alias changes",
+    ),
+    (
         "Hash that chooses a lane",
         "FNV-1a of the partition key, mixed; not of the explicit hash key",
     ),

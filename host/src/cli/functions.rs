@@ -1,4 +1,4 @@
-//! `shardmill functions`: list, deploy, delete, describe.
+//! `shardmill functions`: list, deploy, publish, versions, delete, describe.
 
 use std::path::PathBuf;
 
@@ -28,17 +28,34 @@ enum Command {
         name: String,
         /// The module
         wasm: PathBuf,
+        /// Change $LATEST alone; `publish` makes a version of it
+        #[arg(long)]
+        latest_only: bool,
         #[command(flatten)]
         settings: Settings,
     },
-    /// Delete a function
-    Delete {
-        /// Its name
+    /// Make a version of what $LATEST is
+    Publish {
+        /// The function's name
+        name: String,
+        /// What to say of the version
+        #[arg(long, default_value = "")]
+        description: String,
+    },
+    /// List the versions of a function
+    Versions {
+        /// The function's name
         name: String,
     },
-    /// Show a function with its limits and environment
+    /// Delete a function with its versions and aliases, or one version
+    Delete {
+        /// NAME, or NAME:VERSION
+        name: String,
+    },
+    /// Show a function with its limits and environment, and why its last deploy failed
+    #[command(visible_alias = "show")]
     Describe {
-        /// Its name
+        /// NAME, NAME:VERSION or NAME:ALIAS
         name: String,
     },
 }
@@ -58,6 +75,9 @@ struct Settings {
     /// Fuel added per record
     #[arg(long, value_name = "N")]
     fuel_per_record: Option<u64>,
+    /// The form of its state; a roll-back to a version with another one pauses the mapping
+    #[arg(long, value_name = "N")]
+    state_format: Option<u64>,
     /// An environment variable; all of them are replaced when any is given
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
     environment: Vec<(String, String)>,
@@ -78,6 +98,7 @@ impl Settings {
             ("memory_mib", self.memory_mib),
             ("fuel", self.fuel),
             ("fuel_per_record", self.fuel_per_record),
+            ("state_format", self.state_format),
         ] {
             settings.extend(value.map(|value| (key.into(), value.into())));
         }
@@ -105,7 +126,14 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             if connection.json {
                 return print::line(answer);
             }
-            let mut table = print::table(&["function", "version", "size", "digest", "deployed"]);
+            let mut table = print::table(&[
+                "function",
+                "version",
+                "size",
+                "digest",
+                "deployed",
+                "last deploy failed",
+            ]);
             for function in answer["functions"].as_array().into_iter().flatten() {
                 let digest = print::cell(&function["digest"]);
                 table.add_row([
@@ -114,6 +142,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                     print::size(function["code_size"].as_u64().unwrap_or(0)),
                     digest.chars().take(12).collect(),
                     print::time(&function["last_modified"]),
+                    print::one_line(function["failed_deploy"]["reason"].as_str().unwrap_or("")),
                 ]);
             }
             print::rows(
@@ -124,16 +153,36 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Deploy {
             name,
             wasm,
+            latest_only,
             settings,
         } => {
             let module =
                 std::fs::read(&wasm).with_context(|| format!("read {}", wasm.display()))?;
             let settings = escaped(&settings.json().to_string());
-            let path = format!("{}?settings={settings}", path(&name));
+            let path = format!(
+                "{}?settings={settings}&latest_only={latest_only}",
+                path(&name)
+            );
             let body = Some(("application/wasm", module.into()));
             let answer = client.patient().native(Method::PUT, &path, body).await?;
-            let text = format!("function {name} deployed, version {}", answer["version"]);
+            let version = print::cell(&answer["version"]);
+            let text = format!("function {name} deployed, version {version}");
             print::done(connection.json, &answer, &text)
+        }
+        Command::Publish { name, description } => {
+            let body = serde_json::json!({ "description": description });
+            let path = format!("{}/versions", path(&name));
+            let answer = client.send(Method::POST, &path, &body).await?;
+            let version = print::cell(&answer["version"]);
+            let text = format!("function {name} published as version {version}");
+            print::done(connection.json, &answer, &text)
+        }
+        Command::Versions { name } => {
+            let answer = client.get(&format!("{}/versions", path(&name))).await?;
+            if connection.json {
+                return print::line(answer);
+            }
+            versions(&answer)
         }
         Command::Delete { name } => {
             let answer = client.native(Method::DELETE, &path(&name), None).await?;
@@ -154,6 +203,27 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
+fn versions(answer: &Value) -> anyhow::Result<()> {
+    let mut table = print::table(&["version", "size", "digest", "published", "description"]);
+    let versions = answer["versions"].as_array().into_iter().flatten();
+    // What is not published stands behind all that is.
+    let latest = Some(&answer["latest"]).filter(|latest| latest["version"].is_string());
+    for version in versions.chain(latest) {
+        let digest = print::cell(&version["digest"]);
+        table.add_row([
+            print::cell(&version["version"]),
+            print::size(version["code_size"].as_u64().unwrap_or(0)),
+            digest.chars().take(12).collect(),
+            print::time(&version["last_modified"]),
+            print::cell(&version["description"]),
+        ]);
+    }
+    print::rows(
+        &table,
+        "no versions: `shardmill functions publish NAME` makes one",
+    )
+}
+
 fn describe(function: &Value) -> anyhow::Result<()> {
     for key in [
         "name",
@@ -164,6 +234,7 @@ fn describe(function: &Value) -> anyhow::Result<()> {
         "memory_mib",
         "fuel",
         "fuel_per_record",
+        "state_format",
     ] {
         print::line(format!(
             "{:<16} {}",
@@ -176,6 +247,14 @@ fn describe(function: &Value) -> anyhow::Result<()> {
         "deployed",
         print::time(&function["last_modified"])
     ))?;
+    if let Some(reason) = function["failed_deploy"]["reason"].as_str() {
+        let (at, reason) = (
+            print::time(&function["failed_deploy"]["at"]),
+            print::one_line(reason),
+        );
+        print::line(format!("{:<16} at {at}: {reason}", "last deploy"))?;
+        print::line(format!("{:<16} failed; the version above goes on", ""))?;
+    }
     for (name, value) in function["environment"].as_object().into_iter().flatten() {
         print::line(format!(
             "{:<16} {}={}",

@@ -22,6 +22,7 @@ enum Command {
     /// List the mappings with their progress (the default)
     List,
     /// Show a mapping shard by shard
+    #[command(visible_alias = "show")]
     Describe {
         /// Its name or UUID
         name: String,
@@ -34,7 +35,7 @@ enum Command {
         /// The stream that it reads
         #[arg(long)]
         stream: String,
-        /// The function that it invokes
+        /// The function that it invokes: NAME, NAME:VERSION or NAME:ALIAS
         #[arg(long)]
         function: String,
         /// Records of a batch, 1 to 10000
@@ -340,6 +341,22 @@ fn describe(mapping: &Value) -> anyhow::Result<()> {
             print::line(format!("{label:<26} {}", text(key)))?;
         }
     }
+    if let Some(reason) = mapping["roll_back"]["reason"].as_str() {
+        let (at, reason) = (
+            print::time(&mapping["roll_back"]["at"]),
+            print::one_line(reason),
+        );
+        print::line(format!("{:<26} at {at}: {reason}", "rolled back"))?;
+    }
+    for trial in mapping["trials"].as_array().into_iter().flatten() {
+        print::line(format!(
+            "{:<26} version {}: {} of {} batches failed",
+            "on trial",
+            print::cell(&trial["version"]),
+            trial["failed"],
+            trial["batches"]
+        ))?;
+    }
     for (key, value) in mapping["policy"].as_object().into_iter().flatten() {
         print::line(format!(
             "{:<26} {}",
@@ -369,6 +386,7 @@ fn describe(mapping: &Value) -> anyhow::Result<()> {
         "errors",
         "throttles",
         "conflicts",
+        "roll_backs",
         "fuel",
         "delivered",
         "delivery_failures",
@@ -430,7 +448,7 @@ fn progress(mapping: &Value) -> comfy_table::Table {
     table
 }
 
-/// What holds shards up, and what went wrong in them.
+/// What holds shards up, which versions ran in them, and what went wrong.
 fn troubles(mapping: &Value) -> anyhow::Result<()> {
     for shard in shards(mapping) {
         let name = print::cell(&shard["shard"]);
@@ -449,6 +467,14 @@ fn troubles(mapping: &Value) -> anyhow::Result<()> {
                 print::cell(&shard["low"]),
                 attempts + 1,
                 print::count(waiting, "part"),
+            ))?;
+        }
+        for version in shard["versions"].as_array().into_iter().flatten() {
+            print::line(format!(
+                "{name}: version {} since {}, from sequence number {}",
+                print::cell(&version["version"]),
+                print::time(&version["at"]),
+                print::cell(&version["first_sequence_number"]),
             ))?;
         }
         if let Some(message) = shard["last_error"]["message"].as_str() {

@@ -11,17 +11,19 @@ use std::time::Duration;
 use shardmill_core::limits::{
     MAX_BATCH_BYTES, MAX_BATCH_SIZE, MAX_BATCHING_WINDOW, MAX_EFFECT_ITEMS, MAX_EVENT_BYTES,
     MAX_FUEL, MAX_MEMORY_BYTES, MAX_OUTPUT_BYTES, MAX_PARALLELIZATION_FACTOR, MAX_PARKED_KEYS,
-    MAX_RETRY_ATTEMPTS, MAX_TIMEOUT, MAX_TUMBLING_WINDOW, MIN_FUEL, MIN_MEMORY_BYTES, MIN_TIMEOUT,
+    MAX_RETRY_ATTEMPTS, MAX_ROLL_BACK_BATCHES, MAX_TIMEOUT, MAX_TUMBLING_WINDOW, MIN_FUEL,
+    MIN_MEMORY_BYTES, MIN_TIMEOUT,
 };
 use shardmill_core::mapping::{BadPolicy, OnExhausted, Policy, StartingPosition};
 use shardmill_core::{Scope, Stream, UnixMillis};
 
+use super::check_alias::check_named;
 use super::check_delivery::{check_delivery, check_on_failure, check_queue};
 use super::check_tenants::{check_tenants, check_tls};
 use super::error::BadKey;
 use super::table::{FunctionTable, Instant, MappingTable, RawManifest, ServerTable, StreamTable};
 use super::{FunctionSpec, Manifest, MappingSpec, ServerSettings, StreamSpec};
-use crate::functions::FunctionSettings;
+use crate::functions::{FunctionRef, FunctionSettings};
 use crate::mapping::FailureBounds;
 use crate::server::Connections;
 use crate::timestamp;
@@ -93,6 +95,13 @@ pub(super) fn check(raw: RawManifest, base: &Path) -> Result<Manifest, BadKey> {
             settings,
         });
     }
+    for (at, mut table) in raw.alias.into_iter().enumerate() {
+        let name = named("alias", at, table.name.take())?;
+        let alias = check_named(table, name, &default)?;
+        let whole = format!("{}:{}", alias.function, alias.name);
+        unique(&mut names, "alias", &whole, &alias.scope)?;
+        manifest.aliases.push(alias);
+    }
     for (at, table) in raw.queue.into_iter().enumerate() {
         let name = named("queue", at, table.name.clone())?;
         let queue = check_queue(table, name, &default)?;
@@ -107,6 +116,8 @@ pub(super) fn check(raw: RawManifest, base: &Path) -> Result<Manifest, BadKey> {
         let stream = here.stream(table.stream.take())?;
         let function = table.function.take();
         let function = function.ok_or_else(|| here.missing("function", "a function's name"))?;
+        let parsed = function.parse::<FunctionRef>();
+        parsed.map_err(|bad| here.bad("function", format!("{function:?}"), &bad.to_string()))?;
         let (policy, position) = check_mapping(&table, Policy::manifest(), &here.0)?;
         manifest.mappings.push(MappingSpec {
             scope,
@@ -250,6 +261,10 @@ pub(crate) fn check_function(
         }
         settings.environment = environment;
     }
+    if let Some(n) = table.state_format {
+        let range = 0..=i64::from(u32::MAX);
+        settings.state_format = here.number("state_format", n, range, "")? as u32;
+    }
     Ok(settings)
 }
 
@@ -318,6 +333,14 @@ pub(crate) fn check_mapping(
     if let Some(n) = table.max_parked_mib {
         let range = 1..=MAX_PARKED_MIB;
         policy.max_parked_bytes = here.number("max_parked_mib", n, range, " MiB")? << 20;
+    }
+    if let Some(n) = table.roll_back_failure_percent {
+        let (key, range) = ("roll_back_failure_percent", 0..=100);
+        policy.roll_back_failure_percent = here.number(key, n, range, " percent")? as u32;
+    }
+    if let Some(n) = table.roll_back_batches {
+        let range = 1..=i64::from(MAX_ROLL_BACK_BATCHES);
+        policy.roll_back_batches = here.number("roll_back_batches", n, range, " batches")? as u32;
     }
     check_together(&policy, &here)?;
     Ok((policy, check_position(table, &here)?))

@@ -14,13 +14,15 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use shardmill_core::reshard;
 use shardmill_core::stream::StreamMode;
-use shardmill_core::{Stream, StreamId};
+use shardmill_core::{Scope, Stream, StreamId};
 use shardmill_store::{CommitError, Store, StreamChange, Tx, Urgency};
 
-use super::{FunctionSpec, Manifest, MappingSpec, QueueSpec, StreamSpec};
+use super::{AliasSpec, FunctionSpec, Manifest, MappingSpec, QueueSpec, StreamSpec};
 use crate::clock::Clock;
-use crate::functions::{FunctionError, Functions};
-use crate::mapping::{CreateMapping, Mapping, MappingError, Mappings, Origin, UpdateMapping};
+use crate::functions::{FunctionError, FunctionRecord, Functions};
+use crate::mapping::{
+    CreateMapping, Failures, Mapping, MappingError, Mappings, Origin, UpdateMapping,
+};
 use crate::queues::{Attributes, QueueError};
 use owned::Owned;
 use summary::Change;
@@ -60,6 +62,12 @@ impl Reconciler {
                 kept,
                 self.function(spec).await,
             );
+        }
+        for spec in &manifest.aliases {
+            let (scope, function, name) = (&spec.scope, &spec.function, &spec.name);
+            let kept = self.functions.alias(scope, function, name).is_ok();
+            let done = self.alias(spec).await;
+            summary.note(format!("alias \"{function}:{name}\""), kept, done);
         }
         for spec in &manifest.queues {
             let queues = self.mappings.delivery().queues();
@@ -164,22 +172,41 @@ impl Reconciler {
     }
 
     async fn function(&self, spec: &FunctionSpec) -> Result<Change, String> {
-        let before = match self.functions.describe(&spec.scope, &spec.name) {
-            Ok(function) => Some(function),
+        let before = match self.functions.record(&spec.scope, &spec.name) {
+            Ok(record) => Some(record),
             Err(FunctionError::NotFound(_)) => None,
             Err(error) => return Err(error.to_string()),
         };
         let file = spec.wasm.display();
-        let wasm = tokio::fs::read(&spec.wasm)
-            .await
-            .map_err(|e| format!("read {file}: {e}"))?;
+        let wasm = match tokio::fs::read(&spec.wasm).await {
+            Ok(wasm) => wasm,
+            Err(error) => {
+                let why = format!("read {file}: {error}");
+                let noted = self
+                    .functions
+                    .note_failed(&spec.scope, &spec.name, why.clone());
+                noted.await;
+                return Err(why);
+            }
+        };
         let digest: String = Sha256::digest(&wasm)
             .iter()
             .map(|b| format!("{b:02x}"))
             .collect();
-        let same =
-            |f: &crate::functions::Function| f.digest == digest && f.settings == spec.settings;
-        if before.as_ref().is_some_and(same) {
+        // Equal files are not loaded: a start with a thousand functions loads none of them.
+        if let Some(FunctionRecord {
+            latest,
+            failed_deploy,
+            ..
+        }) = &before
+            && latest.digest == digest
+            && latest.settings == spec.settings
+            && latest.version > 0
+        {
+            if failed_deploy.is_some() {
+                let forgotten = self.functions.forget_failed(&spec.scope, &spec.name);
+                forgotten.await.map_err(|e| e.to_string())?;
+            }
             return Ok(Change::None);
         }
         let (scope, settings) = (&spec.scope, spec.settings.clone());
@@ -193,6 +220,20 @@ impl Reconciler {
         } else {
             Change::Created
         })
+    }
+
+    async fn alias(&self, spec: &AliasSpec) -> Result<Change, String> {
+        let (scope, function, name) = (&spec.scope, &spec.function, &spec.name);
+        let before = match self.functions.alias(scope, function, name) {
+            Ok(alias) if spec.spec.is(&alias) => return Ok(Change::None),
+            Ok(_) => Change::Updated,
+            Err(FunctionError::NoAlias { .. }) => Change::Created,
+            Err(error) => return Err(error.to_string()),
+        };
+        let set = self
+            .functions
+            .set_alias(scope, (function, name), spec.spec.clone(), false);
+        set.await.map(|_| before).map_err(|e| e.to_string())
     }
 
     /// Makes a queue, or sets what the manifest says of it. Queues are never pruned: what is in
@@ -263,6 +304,17 @@ impl Reconciler {
         changed.map(|_| Change::Updated).map_err(|e| e.to_string())
     }
 
+    /// Removes a function, and the modules that nothing else names.
+    async fn remove_function(&self, scope: &Scope, name: &str) -> Result<(), String> {
+        let digests = self.functions.delete(scope, name).await;
+        let failures = Failures::of(&self.mappings);
+        for digest in digests.map_err(|e| e.to_string())? {
+            let removed = failures.remove_module(scope, &digest).await;
+            removed.map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    }
+
     /// Reports or removes what an earlier manifest named and this one does not.
     async fn leave(&self, manifest: &Manifest, summary: &mut Summary) -> Result<(), String> {
         let before = Owned::load(self.store.as_ref())?;
@@ -282,6 +334,24 @@ impl Reconciler {
                 summary.removed.push(item);
             }
         }
+        for (scope, name) in before.aliases.difference(&after.aliases.clone()) {
+            let Some((function, alias)) = name.split_once(':') else {
+                continue;
+            };
+            if self.functions.alias(scope, function, alias).is_err() {
+                continue;
+            }
+            let item = format!("alias {name:?}");
+            if !manifest.prune {
+                after.aliases.insert((scope.clone(), name.clone()));
+                summary.unnamed.push(item);
+            } else if let Err(error) = self.functions.delete_alias(scope, function, alias).await {
+                after.aliases.insert((scope.clone(), name.clone()));
+                summary.not_removed(item, error);
+            } else {
+                summary.removed.push(item);
+            }
+        }
         for (scope, name) in before.functions.difference(&after.functions.clone()) {
             if matches!(
                 self.functions.describe(scope, name),
@@ -293,7 +363,7 @@ impl Reconciler {
             if !manifest.prune {
                 after.functions.insert((scope.clone(), name.clone()));
                 summary.unnamed.push(item);
-            } else if let Err(error) = self.functions.delete(scope, name).await {
+            } else if let Err(error) = self.remove_function(scope, name).await {
                 after.functions.insert((scope.clone(), name.clone()));
                 summary.not_removed(item, error);
             } else {
@@ -327,7 +397,7 @@ impl Reconciler {
 
 fn difference(before: &Mapping, spec: &MappingSpec) -> UpdateMapping {
     UpdateMapping {
-        function: (before.function != spec.function).then(|| spec.function.clone()),
+        function: (before.named().to_string() != spec.function).then(|| spec.function.clone()),
         policy: (before.policy != spec.policy).then(|| spec.policy.clone()),
         enabled: spec.enabled.filter(|enabled| *enabled != before.enabled),
         on_failure: (before.on_failure != spec.on_failure).then(|| spec.on_failure.clone()),

@@ -15,6 +15,7 @@ pub(crate) struct RawManifest {
     pub(crate) server: ServerTable,
     pub(crate) stream: Vec<StreamTable>,
     pub(crate) function: Vec<FunctionTable>,
+    pub(crate) alias: Vec<AliasTable>,
     pub(crate) mapping: Vec<MappingTable>,
     pub(crate) queue: Vec<QueueTable>,
     pub(crate) delivery: DeliveryTable,
@@ -137,6 +138,27 @@ pub(crate) struct FunctionTable {
     pub(crate) effects: Option<i64>,
     pub(crate) batch_mib: Option<i64>,
     pub(crate) environment: Option<BTreeMap<String, String>>,
+    pub(crate) state_format: Option<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AliasTable {
+    pub(crate) name: Option<String>,
+    pub(crate) function: Option<String>,
+    pub(crate) account: Option<String>,
+    pub(crate) region: Option<String>,
+    pub(crate) version: Option<VersionName>,
+    pub(crate) routing: Option<BTreeMap<String, f64>>,
+    pub(crate) description: Option<String>,
+}
+
+/// A version: its number, or `$LATEST`.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum VersionName {
+    Number(i64),
+    Text(String),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -163,6 +185,8 @@ pub(crate) struct MappingTable {
     pub(crate) circuit_breaker: Option<i64>,
     pub(crate) max_parked_keys: Option<i64>,
     pub(crate) max_parked_mib: Option<i64>,
+    pub(crate) roll_back_failure_percent: Option<i64>,
+    pub(crate) roll_back_batches: Option<i64>,
     pub(crate) on_failure: Option<String>,
     pub(crate) enabled: Option<bool>,
 }
@@ -182,6 +206,15 @@ impl FunctionTable {
     pub(crate) fn names_itself(&self) -> bool {
         let texts = [&self.name, &self.account, &self.region];
         self.wasm.is_some() || texts.into_iter().any(Option::is_some)
+    }
+}
+
+impl AliasTable {
+    /// Whether it says which alias it is.
+    pub(crate) fn names_itself(&self) -> bool {
+        [&self.name, &self.function, &self.account, &self.region]
+            .into_iter()
+            .any(Option::is_some)
     }
 }
 

@@ -88,6 +88,8 @@ deaggregate = true
 circuit_breaker = 5
 max_parked_keys = 17
 max_parked_mib = 2
+roll_back_failure_percent = 40
+roll_back_batches = 15
 on_failure = "s3://given-up/clicks"
 enabled = false
 
@@ -206,6 +208,8 @@ fn every_key_reaches_its_place() {
         circuit_breaker: 5,
         max_parked_keys: 17,
         max_parked_bytes: 2 << 20,
+        roll_back_failure_percent: 40,
+        roll_back_batches: 15,
     };
     assert_eq!(mapping.policy, policy);
     let window = manifest.mappings[1].policy.tumbling_window;

@@ -1,17 +1,26 @@
 //! Notices that the manifest or a module has changed. Folders are watched, not files, so that a
 //! file that is replaced by a rename is seen; what decides is each file's stamp, not the event.
+//!
+//! A file that was closed after it was written, or that came by a rename, is whole and is read at
+//! once; any other change must stand still first. Who writes a file in several goes may still be
+//! met half-way: what is read then fails, and the next change brings the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-/// Files must stand still for this long before they are read.
+/// A file that is whole is read after this long: others may come with it.
+const SETTLE: Duration = Duration::from_millis(2);
+/// Files that may be half-written must stand still for this long before they are read.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 /// Files that never stand still are looked at this often all the same.
 const MAX_DEBOUNCE: Duration = Duration::from_secs(2);
@@ -40,7 +49,7 @@ impl WatchedFiles {
     /// Cancel-safe: what is not returned is found the next time.
     pub async fn changed(&mut self) {
         loop {
-            let events = Arc::new(Notify::new());
+            let events = Arc::new(Events::default());
             // Watched first and looked at afterwards, nothing that happens between is missed.
             let watcher = watcher(&self.seen, &events);
             let now: BTreeMap<_, _> = self.seen.keys().map(|f| (f.clone(), stamp(f))).collect();
@@ -53,20 +62,56 @@ impl WatchedFiles {
     }
 }
 
-/// Waits for an event and then for silence.
-async fn next(events: &Notify, watched: bool) {
+/// What a watcher has seen.
+#[derive(Default)]
+struct Events {
+    any: Notify,
+    /// Whether one of the files is whole since it changed.
+    whole: AtomicBool,
+}
+
+impl Events {
+    fn note(&self, event: notify::Result<Event>, files: &BTreeSet<PathBuf>) {
+        if let Ok(event) = &event {
+            let whole = matches!(
+                event.kind,
+                EventKind::Access(AccessKind::Close(AccessMode::Write))
+                    | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both))
+            );
+            if whole && event.paths.iter().any(|path| files.contains(path)) {
+                self.whole.store(true, SeqCst);
+            }
+            if !whole && matches!(event.kind, EventKind::Access(_)) {
+                // Somebody reads.
+                return;
+            }
+        }
+        self.any.notify_one();
+    }
+}
+
+/// Waits for an event, and then for a file that is whole or for silence.
+async fn next(events: &Events, watched: bool) {
     if !watched {
         return tokio::time::sleep(POLL).await;
     }
-    events.notified().await;
-    let silence = async { while timeout(DEBOUNCE, events.notified()).await.is_ok() {} };
+    events.any.notified().await;
+    let silence = async {
+        while !events.whole.load(SeqCst) {
+            if timeout(DEBOUNCE, events.any.notified()).await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(SETTLE).await;
+    };
     // Not reaching it is no error: a folder may be busy with other files.
     let _ = timeout(MAX_DEBOUNCE, silence).await;
 }
 
-fn watcher(files: &BTreeMap<PathBuf, Stamp>, events: &Arc<Notify>) -> Option<RecommendedWatcher> {
+fn watcher(files: &BTreeMap<PathBuf, Stamp>, events: &Arc<Events>) -> Option<RecommendedWatcher> {
     let tell = Arc::clone(events);
-    let watcher = notify::recommended_watcher(move |_| tell.notify_one());
+    let watched: BTreeSet<PathBuf> = files.keys().cloned().collect();
+    let watcher = notify::recommended_watcher(move |event| tell.note(event, &watched));
     let mut watcher = match watcher {
         Ok(watcher) => watcher,
         Err(error) => {
@@ -124,6 +169,36 @@ mod tests {
             let changed = timeout(Duration::from_secs(10), files.changed());
             let (in_time, ()) = tokio::join!(changed, replace);
             assert!(in_time.is_ok(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_written_deleted_and_made_again_is_noticed_each_time() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("f.wasm");
+        std::fs::write(&file, "1").expect("a file");
+        let mut files = WatchedFiles::default();
+        files.set([file.as_path()]);
+        type Change = fn(&Path) -> std::io::Result<()>;
+        let changes: [(&str, Change); 4] = [
+            ("written in place", |file| std::fs::write(file, "longer")),
+            ("deleted", |file| std::fs::remove_file(file)),
+            ("made again", |file| std::fs::write(file, "1")),
+            ("linked from elsewhere", |file| {
+                let other = file.with_extension("new");
+                std::fs::write(&other, "another")?;
+                std::fs::remove_file(file)?;
+                std::fs::hard_link(other, file)
+            }),
+        ];
+        for (name, change) in changes {
+            let change = async {
+                tokio::task::yield_now().await;
+                change(&file).expect(name);
+            };
+            let changed = timeout(Duration::from_secs(10), files.changed());
+            let (in_time, ()) = tokio::join!(changed, change);
+            assert!(in_time.is_ok(), "{name}");
         }
     }
 }

@@ -338,13 +338,12 @@ impl Inner {
 
     /// The current version and the module in the same place, with the same settings.
     async fn versions(&self, mapping: &Mapping, wasm: Bytes) -> Result<Comparison, DryRunError> {
-        let current = self
-            .functions
-            .get(&mapping.scope, &mapping.function)
-            .await?;
+        let running = self.running(mapping)?;
+        let current = self.functions.ready(&mapping.scope, &running.route).await?;
+        let current = current.first;
         let module = self.sandbox.load(wasm).await?;
         let new = Arc::new(Loaded {
-            function: current.function.clone(),
+            function: Arc::clone(&current.function),
             module,
             environment: Arc::clone(&current.environment),
             owner: Arc::clone(&current.owner),

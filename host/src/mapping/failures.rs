@@ -32,7 +32,7 @@ use shardmill_core::{Batch, Scope, TenantId};
 use shardmill_store::{CommitError, Expect, ReadError, Tx, Urgency, Value};
 
 use super::resource::{Inner, Mappings};
-use crate::functions::{DeleteError, FunctionError};
+use crate::functions::{FunctionError, RemoveError};
 use entry::{entry_key, inputs_key, parse, payload_key};
 use lines::LineCache;
 
@@ -126,11 +126,11 @@ pub enum FailuresError {
     Commit(#[from] CommitError),
 }
 
-impl From<DeleteError> for FailuresError {
-    fn from(error: DeleteError) -> Self {
+impl From<RemoveError> for FailuresError {
+    fn from(error: RemoveError) -> Self {
         match error {
-            DeleteError::Function(error) => error.into(),
-            DeleteError::Commit(error) => error.into(),
+            RemoveError::Function(error) => error.into(),
+            RemoveError::Commit(error) => error.into(),
         }
     }
 }
@@ -242,8 +242,8 @@ impl Failures {
         Ok(self.lines.resolve(digest, frames, module).await?)
     }
 
-    /// Deletes an entry with its records, whatever became of it. An imported one takes its
-    /// module along, unless somebody else needs it.
+    /// Deletes an entry with its records, whatever became of it. It takes its module along, unless
+    /// somebody else needs it.
     ///
     /// # Errors
     /// See [`FailuresError`]; `NotFound` also for whoever comes second.
@@ -269,9 +269,7 @@ impl Failures {
                 bytes: entry.bytes,
             };
             self.inner.ledger.forget(scope, gone);
-            if entry.imported.is_some() {
-                self.remove_module(scope, &entry.digest).await?;
-            }
+            self.remove_module(scope, &entry.digest).await?;
             return Ok(());
         }
     }

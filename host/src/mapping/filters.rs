@@ -105,6 +105,7 @@ mod tests {
             stream: "in".parse().unwrap(),
             stream_id: StreamId(1),
             function: "f".into(),
+            qualifier: None,
             starting_position: StartingPosition::Latest,
             policy: Policy {
                 filter_criteria: vec![pattern.into()],

@@ -107,6 +107,8 @@ counters! {
     retried
     /// Attempts that the host could not run.
     throttles
+    /// Times that the mapping went back to an earlier version of its function.
+    roll_backs
     /// Commits that met a changed value and were run again.
     conflicts
     /// Fuel used, units.

@@ -54,7 +54,8 @@ pub struct RewindOptions {
 
 impl Mappings {
     /// Lets paused shards go on: what was given up on is tried again from the start. Those whose
-    /// pollers died begin anew, too. Gives how many.
+    /// pollers died begin anew, too, and a version that was rolled back is tried once more. Gives
+    /// how many shards.
     ///
     /// # Errors
     /// See [`MappingError`].
@@ -84,7 +85,9 @@ impl Mappings {
             self.inner.store.commit(tx).await?;
         }
         let dead = self.inner.forget_dead(&mapping.id);
-        if resumed + dead > 0 {
+        let rollout = self.inner.rollout_of(&mapping)?;
+        let again = rollout.resume(&self.inner, &mapping).await?;
+        if resumed + dead > 0 || again {
             self.inner.changed(&mapping.id);
         }
         Ok(resumed + dead)

@@ -33,7 +33,7 @@ use super::parked::ParkedKeys;
 use super::resource::{Inner, Mapping, cursor_key};
 use super::source::Source;
 use crate::clock::Clock;
-use crate::functions::{FunctionError, Loaded};
+use crate::functions::{FunctionError, Ready};
 
 /// How often the disk's free space is asked for.
 const FULL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -114,8 +114,8 @@ pub(super) struct Poller {
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
     /// When the first record of a lane's first part grows too old.
     expiry: Vec<Option<(Position, UnixMillis)>>,
-    /// The function's version whose carrier the gathered batches were measured for.
-    measured: Option<Arc<Loaded>>,
+    /// The versions whose carriers the gathered batches were measured for.
+    measured: Option<Arc<Ready>>,
     notes: InFlight,
     full: bool,
     /// Bytes that the last batch emitted, and the tenant's quota had no room for.
@@ -228,8 +228,8 @@ impl Poller {
         #[cfg(test)]
         self.inner.forget_attempts(&mut self.cursor);
         if let Some(paused) = self.cursor.paused.clone() {
-            let version = self.version();
-            if version.is_none_or(|version| version == paused.version) {
+            let running = self.running_numbers();
+            if running.is_none_or(|running| running.contains(&paused.version)) {
                 return Ok(Some(paused.reason));
             }
             // A new version of the function: what the old one could not do is tried again.
@@ -338,7 +338,7 @@ impl Poller {
         tracing::warn!(mapping, %shard, reason, "paused");
         let mut changes = self.inner.watch(&self.mapping.id);
         let mut functions = self.inner.functions.watch();
-        let version = self.version();
+        let running = self.running_numbers();
         loop {
             match self.check_fence() {
                 Ok(()) => {}
@@ -349,7 +349,7 @@ impl Poller {
                     return End::Fenced;
                 }
             }
-            if self.version() != version {
+            if self.running_numbers() != running {
                 return End::Fenced;
             }
             tokio::select! {
@@ -361,13 +361,10 @@ impl Poller {
         }
     }
 
-    /// The function's version as it is stored.
-    fn version(&self) -> Option<u64> {
-        let Mapping {
-            scope, function, ..
-        } = self.mapping.as_ref();
-        let found = self.inner.functions.describe(scope, function);
-        found.ok().map(|f| f.version)
+    /// The versions that the mapping runs now.
+    fn running_numbers(&self) -> Option<Vec<u64>> {
+        let running = self.inner.running(&self.mapping);
+        running.ok().map(|running| running.route.numbers())
     }
 
     /// Whether what the last batch emitted, and the quota had no room for, has found none yet.

@@ -23,7 +23,7 @@ use super::metrics::MappingMetrics;
 use super::parked::{ParkedKey, ParkedKeys, Release, Turn};
 use super::poller::{Job, MAX_PARKABLE_BYTES, Place};
 use super::resource::{Inner, Mapping};
-use crate::functions::{FunctionError, Loaded};
+use crate::functions::{FunctionError, Loaded, Ready};
 
 /// Wait after an error of the store or a missing function, before looking again.
 const TROUBLE_WAIT: Duration = Duration::from_secs(1);
@@ -44,6 +44,8 @@ enum Trouble {
          it raised, or shorten a stream's retention"
     )]
     NoRoom(u64),
+    #[error("{0}")]
+    StandsStill(String),
     #[error("records of the parked key {0:?} are damaged")]
     Damaged(String),
     #[error(transparent)]
@@ -59,7 +61,11 @@ impl Trouble {
     fn is_of_key(&self) -> bool {
         match self {
             Self::Damaged(_) | Self::Read(_) => true,
-            Self::Full | Self::NoRoom(_) | Self::Function(_) | Self::Commit(_) => false,
+            Self::Full
+            | Self::NoRoom(_)
+            | Self::StandsStill(_)
+            | Self::Function(_)
+            | Self::Commit(_) => false,
         }
     }
 }
@@ -155,11 +161,16 @@ impl Releaser {
 
     /// One batch of a key, from reading it to the commit of what came of it.
     async fn deliver(&mut self, turn: &Turn) -> Result<(), Trouble> {
-        let (scope, function) = (&self.mapping.scope, &self.mapping.function);
-        let loaded = self.inner.functions.get(scope, function).await?;
-        let json = loaded.carrier().takes_json();
-        let json = json.then(|| EventSource::new(scope, self.mapping.stream.as_str()));
-        let mut work = self.work(turn, loaded, json.as_ref()).await?;
+        let scope = &self.mapping.scope;
+        let running = self.inner.running(&self.mapping)?;
+        if let Some((reason, _)) = running.stands_still {
+            return Err(Trouble::StandsStill(reason));
+        }
+        let ready = self.inner.functions.ready(scope, &running.route).await?;
+        let source = || EventSource::new(scope, self.mapping.stream.as_str());
+        let measure = ready.takes_json().then(source);
+        let mut work = self.work(turn, &ready, measure.as_ref()).await?;
+        let json = work.loaded.carrier().takes_json().then(source);
         let place = Place {
             inner: Arc::clone(&self.inner),
             mapping: Arc::clone(&self.mapping),
@@ -212,11 +223,9 @@ impl Releaser {
 
     /// Whether what was read is still to be delivered, and by this version of the function.
     fn still_counts(&self, work: &Work<'_>) -> bool {
-        let Mapping {
-            scope, function, ..
-        } = self.mapping.as_ref();
-        let version = self.inner.functions.describe(scope, function);
-        let same = version.is_ok_and(|now| now.version == work.loaded.function.version);
+        let version = work.loaded.function.number();
+        let running = self.inner.running(&self.mapping);
+        let same = running.is_ok_and(|now| now.route.numbers().contains(&version));
         same && !self.stop.is_cancelled() && self.parked.drops() == work.turn.drops
     }
 
@@ -224,11 +233,11 @@ impl Releaser {
     async fn work<'a>(
         &self,
         turn: &'a Turn,
-        loaded: Arc<Loaded>,
+        ready: &Ready,
         json: Option<&EventSource>,
     ) -> Result<Work<'a>, Trouble> {
         let key = &turn.key;
-        let head = self.head(key, &loaded, json).await?;
+        let head = self.head(key, ready, json).await?;
         let Some(first) = head.batch.get(0) else {
             return Err(Trouble::Damaged(key.key.clone()));
         };
@@ -244,6 +253,7 @@ impl Releaser {
             doubted: key.release.doubted,
             ..Part::fresh(Span { from, to }, request_id)
         };
+        let loaded = Arc::clone(ready.choose(&part.request_id));
         Ok(Work {
             turn,
             job: Job::new(part, head.batch.clone()),
@@ -295,7 +305,7 @@ impl Releaser {
     async fn head(
         &self,
         key: &ParkedKey,
-        loaded: &Loaded,
+        ready: &Ready,
         json: Option<&EventSource>,
     ) -> Result<Head, Trouble> {
         let size = self.mapping.policy.batch_size as usize;
@@ -304,13 +314,8 @@ impl Releaser {
             limit => size.min(limit as usize),
         };
         let mut budget = match json {
-            Some(_) => MAX_EVENT_BYTES - EMPTY_EVENT_BYTES,
-            None => loaded
-                .function
-                .settings
-                .limits
-                .batch_bytes
-                .min(MAX_PARKABLE_BYTES),
+            Some(_) => ready.batch_bytes().min(MAX_EVENT_BYTES - EMPTY_EVENT_BYTES),
+            None => ready.batch_bytes().min(MAX_PARKABLE_BYTES),
         };
         let mut head = Head {
             batch: Batch::default(),

@@ -27,7 +27,9 @@ use super::ids::Ids;
 use super::supervisor;
 use crate::clock::Clock;
 use crate::delivery::{self, Delivery, DeliveryError, Destination};
-use crate::functions::{Functions, function_key, to_json};
+use crate::functions::{
+    BadReference, FunctionError, FunctionRef, Functions, Qualifier, keys_of, to_json,
+};
 
 /// Who made a mapping: its defaults differ, and the manifest owns its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,8 +54,11 @@ pub struct Mapping {
     pub stream: StreamName,
     /// That stream's incarnation.
     pub stream_id: StreamId,
-    /// The function that it invokes.
+    /// The function that it invokes: its name, to which keyed state and counters belong.
     pub function: String,
+    /// Which version of it; `$LATEST` without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qualifier: Option<Qualifier>,
     /// Where shards without a checkpoint are read from.
     pub starting_position: StartingPosition,
     /// How it cuts, retries and gives up.
@@ -75,6 +80,16 @@ pub struct Mapping {
     pub on_failure: Option<Destination>,
 }
 
+impl Mapping {
+    /// What it invokes.
+    pub fn named(&self) -> FunctionRef {
+        FunctionRef {
+            name: self.function.clone(),
+            qualifier: self.qualifier.clone(),
+        }
+    }
+}
+
 /// A mapping to be made.
 #[derive(Clone, Debug)]
 pub struct CreateMapping {
@@ -82,7 +97,7 @@ pub struct CreateMapping {
     pub name: Option<String>,
     /// The stream.
     pub stream: StreamName,
-    /// The function, which must exist.
+    /// The function, which must exist: `NAME`, or `NAME:VERSION`, `NAME:ALIAS`, `NAME:$LATEST`.
     pub function: String,
     /// Where to begin.
     pub starting_position: StartingPosition,
@@ -99,7 +114,7 @@ pub struct CreateMapping {
 /// What can be changed of a mapping. `None` keeps it.
 #[derive(Clone, Debug, Default)]
 pub struct UpdateMapping {
-    /// The function.
+    /// The function, as in [`CreateMapping`].
     pub function: Option<String>,
     /// How to cut, retry and give up.
     pub policy: Option<Policy>,
@@ -119,8 +134,11 @@ pub enum MappingError {
     #[error("stream {0} does not exist: create it first")]
     NoStream(StreamName),
     /// The function does not exist.
-    #[error("function {0:?} does not exist: deploy it first")]
-    NoFunction(String),
+    #[error("{0}: deploy, publish or name it first")]
+    NoFunction(FunctionError),
+    /// A text that names no function.
+    #[error(transparent)]
+    Function(#[from] BadReference),
     /// The same stream and function are mapped already, or the name is taken.
     #[error("mapping {0:?} exists: change or delete it")]
     Exists(String),
@@ -265,13 +283,9 @@ impl Mappings {
             .stream(scope, &request.stream)
             .filter(|s| s.deleted.is_none());
         let stream = stream.ok_or_else(|| MappingError::NoStream(request.stream.clone()))?;
-        let function_key = function_key(scope, &request.function);
-        if inner.store.get(&function_key)?.is_none() {
-            return Err(MappingError::NoFunction(request.function));
-        }
-        let function = request.function.as_str();
+        let (named, function_keys) = self.named(scope, &request.function)?;
         self.refuse_another(scope, |other| {
-            let same = other.stream_id == stream.id && other.function == function;
+            let same = other.stream_id == stream.id && other.named() == named;
             same || request.name.as_ref() == Some(&other.name)
         })?;
         let destination = request.on_failure.as_ref();
@@ -284,7 +298,8 @@ impl Mappings {
             scope: scope.clone(),
             stream: request.stream,
             stream_id: stream.id,
-            function: request.function,
+            function: named.name,
+            qualifier: named.qualifier,
             starting_position: request.starting_position,
             policy: request.policy,
             enabled: request.enabled,
@@ -310,10 +325,8 @@ impl Mappings {
                 Value::Inline(to_json(&cursor)),
             ));
         }
-        let mut expect = vec![
-            Expect::StreamExists(stream.id),
-            Expect::Present(function_key),
-        ];
+        let mut expect = vec![Expect::StreamExists(stream.id)];
+        expect.extend(function_keys.into_iter().map(Expect::Present));
         expect.extend(destination);
         inner
             .store
@@ -377,16 +390,13 @@ impl Mappings {
             mapping.policy = policy;
         }
         if let Some(function) = change.function {
-            let key = function_key(scope, &function);
-            if self.inner.store.get(&key)?.is_none() {
-                return Err(MappingError::NoFunction(function));
-            }
-            expect.push(Expect::Present(key));
+            let (named, keys) = self.named(scope, &function)?;
+            expect.extend(keys.into_iter().map(Expect::Present));
             self.refuse_another(scope, |other| {
-                let same = other.stream_id == mapping.stream_id && other.function == function;
+                let same = other.stream_id == mapping.stream_id && other.named() == named;
                 same && other.id != mapping.id
             })?;
-            mapping.function = function;
+            (mapping.function, mapping.qualifier) = (named.name, named.qualifier);
         }
         if let Some(destination) = change.on_failure {
             let checked = destination.as_ref();
@@ -410,6 +420,18 @@ impl Mappings {
         self.inner.store.commit(tx).await?;
         self.inner.changed(&mapping.id);
         Ok(mapping)
+    }
+
+    /// A function that a caller names, with the keys under which it is stored.
+    fn named(&self, scope: &Scope, text: &str) -> Result<(FunctionRef, Vec<Key>), MappingError> {
+        let named: FunctionRef = text.parse()?;
+        match self.inner.functions.route(scope, &named) {
+            Ok(_) => {}
+            Err(FunctionError::Read(error)) => return Err(error.into()),
+            Err(error) => return Err(MappingError::NoFunction(error)),
+        }
+        let keys = keys_of(scope, &named);
+        Ok((named, keys))
     }
 
     /// Refuses what another mapping stands in the way of.

@@ -34,6 +34,7 @@ mod lanes;
 mod operate;
 mod parked;
 mod parts;
+mod versions;
 mod watching;
 mod windows;
 

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use shardmill_core::mapping::{Circuit, Cursor, Lane};
+use shardmill_core::mapping::{Circuit, Cursor, FirstOf, Lane};
 use shardmill_core::{ShardId, ShardKey, Stream, UnixMillis};
 use shardmill_store::{Extent, ReadError, Seek};
 
 use super::metrics::{LastError, MappingMetrics, MetricsSnapshot};
 use super::resource::{Inner, Mapping, MappingError, Mappings, cursor_prefix, shard_of};
+use super::rollouts::{RollBackView, TrialView};
 use crate::delivery::Figures;
+use crate::functions::label;
 
 /// What a mapping does now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -52,6 +54,10 @@ pub struct MappingView {
     pub waiting_records: u64,
     /// The circuit breaker.
     pub circuit: Circuit,
+    /// What it went back from, if it did.
+    pub roll_back: Option<RollBackView>,
+    /// Versions on trial.
+    pub trials: Vec<TrialView>,
     /// Keys that are parked.
     pub parked_keys: usize,
     /// Records of parked keys.
@@ -95,8 +101,21 @@ pub struct ShardView {
     pub waiting_records: u64,
     /// Why the shard stands still, if it does.
     pub paused: Option<String>,
+    /// The versions that ran last, oldest first.
+    pub versions: Vec<VersionView>,
     /// Its lanes; one unless the mapping has a parallelization factor.
     pub lanes: Vec<LaneView>,
+}
+
+/// Where a version began in a shard, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct VersionView {
+    /// The version's number, or `$LATEST`.
+    pub version: String,
+    /// The first record of its first batch.
+    pub first_sequence_number: String,
+    /// When that began.
+    pub at: UnixMillis,
 }
 
 /// What a shard does.
@@ -162,8 +181,19 @@ impl Mappings {
         };
         let parked = inner.parked_of(&mapping)?.sums();
         let figures = metrics.snapshot();
+        let route = inner.functions.route(&mapping.scope, &mapping.named());
+        let tried = mapping.policy.demand().is_some();
+        let (roll_back, trials) = match route.ok().filter(|_| tried) {
+            None => (None, Vec::new()),
+            Some(route) => {
+                let rollout = inner.rollout_of(&mapping)?;
+                (rollout.roll_back(&route.stamp), rollout.trials())
+            }
+        };
         Ok(MappingView {
             state,
+            roll_back,
+            trials,
             last_processing_result: metrics.last_result(),
             metrics: figures,
             waiting_records: figures.waiting(),
@@ -245,8 +275,19 @@ impl Inner {
             waiting_records: metrics.waiting(),
             metrics,
             paused: stands_still,
+            versions: cursor.versions.iter().map(VersionView::of).collect(),
             lanes: cursor.lanes.iter().map(LaneView::of).collect(),
         })
+    }
+}
+
+impl VersionView {
+    fn of(first: &FirstOf) -> Self {
+        Self {
+            version: label(first.version),
+            first_sequence_number: first.sequence_number.clone(),
+            at: first.at,
+        }
     }
 }
 

@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// Batches of a new version that are looked at before it is trusted, unless a mapping says so.
+pub const DEFAULT_ROLL_BACK_BATCHES: u32 = 20;
+/// Batches of a new version that may be looked at.
+pub const MAX_ROLL_BACK_BATCHES: u32 = 10_000;
+
 /// Fuel of an invocation before records are counted: a JSON handler's start-up many times over.
 pub const DEFAULT_FUEL_BASE: u64 = 50_000_000;
 /// Fuel added per record: about 33 times what a JSON handler was measured to need (15,270).

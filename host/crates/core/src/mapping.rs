@@ -20,12 +20,14 @@ mod lanes;
 mod next;
 mod policy;
 mod response;
+mod rollout;
+mod routing;
 mod window;
 
 pub use backoff::backoff;
 pub use batching::{Cut, Ready, cut, expired_len, ready};
 pub use breaker::{Admission, BREAKER_WAIT, Breaker, Circuit};
-pub use cursor::{Cursor, Lane, OpenWindow, Part, Paused, Position, Span, lane_of};
+pub use cursor::{Cursor, FirstOf, Lane, OpenWindow, Part, Paused, Position, Span, lane_of};
 pub use filter::{
     BadFilter, Explanation, FilterCriteria, MAX_FILTER_STEPS, Mismatch, Verdict, Warning,
 };
@@ -33,6 +35,8 @@ pub use lanes::{FirstRead, Intake, Lanes, Sorted, Work};
 pub use next::{AfterFinal, Attempted, Judgement, Next, Rest, after, after_final, judge, parts_of};
 pub use policy::{BadPolicy, OnExhausted, Policy, Reason, StartingPosition};
 pub use response::{ItemFailures, read_item_failures};
+pub use rollout::{Course, Demand, RolledBack, Rollout, Standing, Step, Trial};
+pub use routing::{BadWeight, Weight};
 pub use window::{
     CLOSING_GRACE, MAX_WINDOW_STATE_BYTES, WindowStep, WindowView, state_in, window_end,
     window_start, window_step,

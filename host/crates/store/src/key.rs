@@ -39,8 +39,14 @@ pub enum Table {
     Queue = 18,
     /// Messages of queues, by the queue's id and the message's: JSON.
     QueueMessage = 19,
+    /// Published versions of functions, by function and number: JSON.
+    Version = 20,
+    /// Aliases of functions, by function and name: JSON.
+    Alias = 21,
     /// What functions used, by day, function and mapping: JSON.
     Usage = 22,
+    /// Which versions a mapping trusts and what it went back from, by mapping: JSON.
+    Rollout = 28,
 }
 
 impl Table {
@@ -63,7 +69,10 @@ impl Table {
             17 => Self::OutboxPayload,
             18 => Self::Queue,
             19 => Self::QueueMessage,
+            20 => Self::Version,
+            21 => Self::Alias,
             22 => Self::Usage,
+            28 => Self::Rollout,
             _ => return None,
         })
     }

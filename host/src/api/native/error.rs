@@ -9,7 +9,7 @@ use shardmill_store::{CommitError, ReadError};
 
 use crate::auth::AuthError;
 use crate::delivery::DeliveryError;
-use crate::functions::{DeleteError, DeployError, FunctionError};
+use crate::functions::{AliasError, DeleteError, DeployError, FunctionError};
 use crate::manifest::{BadKey, unknown_key};
 use crate::mapping::{FailuresError, MappingError};
 use crate::queues::QueueError;
@@ -171,6 +171,13 @@ impl From<FunctionError> for Error {
             }
             FunctionError::Read(error) => error.into(),
             FunctionError::NoModule(_) => Self::not_found(error),
+            FunctionError::NoVersion { .. } => {
+                Self::not_found(error).hint("`shardmill functions versions NAME` lists them")
+            }
+            FunctionError::NoAlias { .. } => {
+                Self::not_found(error).hint("`shardmill aliases list NAME` lists them")
+            }
+            FunctionError::Reference(_) => Self::bad_request(error),
             FunctionError::Load(_) | FunctionError::Damaged(_) => Self::internal(&error),
         }
     }
@@ -181,6 +188,9 @@ impl From<DeployError> for Error {
         match error {
             DeployError::Commit(error) => error.into(),
             DeployError::Read(error) => error.into(),
+            DeployError::Throttled(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "throttled", error)
+            }
             DeployError::Name(_) | DeployError::Load(_) | DeployError::DryRun(_) => {
                 Self::new(StatusCode::BAD_REQUEST, "not_deployed", error)
             }
@@ -192,7 +202,24 @@ impl From<DeleteError> for Error {
     fn from(error: DeleteError) -> Self {
         match error {
             DeleteError::Function(error) => error.into(),
+            DeleteError::Named { .. } | DeleteError::Latest { .. } => Self::conflict(error),
             DeleteError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<AliasError> for Error {
+    fn from(error: AliasError) -> Self {
+        match error {
+            // What the path or the body names.
+            AliasError::Function(error) => error.into(),
+            AliasError::Exists { .. } => Self::conflict(error),
+            AliasError::Commit(error) => error.into(),
+            AliasError::Weight(_)
+            | AliasError::SameVersion(_)
+            | AliasError::LatestShares
+            | AliasError::TooMany { .. }
+            | AliasError::Description { .. } => Self::bad_request(error),
         }
     }
 }
@@ -211,6 +238,7 @@ impl From<MappingError> for Error {
             | MappingError::Deaggregate(_)
             | MappingError::Parked { .. } => Self::conflict(error),
             MappingError::Policy(_)
+            | MappingError::Function(_)
             | MappingError::NoSuchPlace(_)
             | MappingError::Future { .. } => Self::bad_request(error),
             MappingError::Destination(error) => match Self::from(error) {

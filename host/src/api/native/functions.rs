@@ -1,21 +1,27 @@
-//! Functions: shown with the manifest's words, deployed from a body of wasm.
+//! Functions: shown with the manifest's words, deployed from a body of wasm. Their versions.
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use shardmill_core::UnixMillis;
 
 use super::error::Error;
 use super::request::Call;
 use super::{Answer, ok};
-use crate::functions::{Function, FunctionError, FunctionSettings};
+use crate::functions::{
+    Deploy, FailedDeploy, Function, FunctionError, FunctionRecord, FunctionRef, FunctionSettings,
+    LATEST, Qualifier,
+};
 use crate::manifest::{FunctionTable, check_function};
 
 #[derive(Serialize)]
 struct FunctionView<'a> {
     name: &'a str,
-    version: u64,
+    /// A number, or `$LATEST` where that is not published.
+    version: Value,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    description: &'a str,
     digest: &'a str,
     code_size: u64,
     last_modified: UnixMillis,
@@ -29,20 +35,38 @@ struct FunctionView<'a> {
     effects: usize,
     batch_mib: usize,
     environment: &'a BTreeMap<String, String>,
+    state_format: u32,
+}
+
+/// `$LATEST`, and what became of the last deploy.
+#[derive(Serialize)]
+struct RecordView<'a> {
+    #[serde(flatten)]
+    latest: FunctionView<'a>,
+    newest_version: u64,
+    failed_deploy: Option<&'a FailedDeploy>,
 }
 
 /// All functions.
 pub(super) fn list(call: &Call<'_>) -> Result<Answer, Error> {
     let functions = call.workloads()?.functions.list(&call.scope)?;
-    let views: Vec<_> = functions.iter().map(view).collect();
+    let views: Vec<_> = functions.iter().map(record_view).collect();
     ok(&json!({ "functions": views }))
 }
 
-/// One function.
+/// One function, or the version that a qualifier names.
 pub(super) fn get(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
-    ok(&view(
-        &call.workloads()?.functions.describe(&call.scope, name)?,
-    ))
+    let functions = &call.workloads()?.functions;
+    let named: FunctionRef = name.parse().map_err(FunctionError::from)?;
+    if named.qualifier.is_none() {
+        return ok(&record_view(&functions.record(&call.scope, name)?));
+    }
+    let route = functions.route(&call.scope, &named)?;
+    let mut shown = serde_json::to_value(view(&route.first)).map_err(|e| Error::internal(&e))?;
+    if let Some((second, weight)) = &route.second {
+        shown["routing"] = json!({ second.label(): weight });
+    }
+    ok(&shown)
 }
 
 /// Deploys the body. Settings that are not given stay as they are.
@@ -73,27 +97,86 @@ pub(super) async fn put(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
         .hint("the path names the function, the signature the account and the region"));
     }
     let settings = check_function(table, base, "settings")?;
-    let deployed = functions
-        .deploy(&call.scope, name, call.body.clone(), settings)
-        .await?;
+    let deploy = Deploy {
+        wasm: call.body.clone(),
+        settings,
+        publish: !call.flag("latest_only")?,
+    };
+    let deployed = functions.update(&call.scope, name, deploy).await?;
     drop(place);
-    ok(&view(&deployed.function))
+    ok(&view(&deployed))
 }
 
-/// Deletes a function.
+/// Deletes a function, or one of its versions; their modules go with them, unless a failure
+/// names them.
 pub(super) async fn delete(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
-    call.workloads()?
-        .functions
-        .delete(&call.scope, name)
-        .await?;
+    let workloads = call.workloads()?;
+    let functions = &workloads.functions;
+    let named: FunctionRef = name.parse().map_err(FunctionError::from)?;
+    let digests = match named.qualifier {
+        None => functions.delete(&call.scope, name).await?,
+        Some(Qualifier::Version(version)) => {
+            let gone = functions.delete_version(&call.scope, &named.name, version);
+            vec![gone.await?.digest]
+        }
+        Some(Qualifier::Latest) => {
+            let what = "$LATEST cannot be deleted without its function";
+            return Err(Error::bad_request(what));
+        }
+        Some(Qualifier::Alias(_)) => {
+            let what = "an alias is not a version";
+            return Err(Error::bad_request(what).hint("`shardmill aliases delete NAME:ALIAS`"));
+        }
+    };
+    for digest in digests {
+        workloads
+            .failures
+            .remove_module(&call.scope, &digest)
+            .await?;
+    }
     ok(&json!({ "name": name }))
+}
+
+/// The versions of a function.
+pub(super) fn versions(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
+    let functions = &call.workloads()?.functions;
+    let latest = functions.describe(&call.scope, name)?;
+    let versions = functions.versions(&call.scope, name)?;
+    let views: Vec<_> = versions.iter().map(view).collect();
+    ok(&json!({ "name": name, "latest": view(&latest), "versions": views }))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Publish {
+    description: String,
+}
+
+/// Publishes `$LATEST`.
+pub(super) async fn publish(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
+    let Publish { description } = call.json()?;
+    let functions = &call.workloads()?.functions;
+    let published = functions.publish(&call.scope, name, description).await?;
+    ok(&view(&published))
+}
+
+fn record_view(record: &FunctionRecord) -> RecordView<'_> {
+    RecordView {
+        latest: view(&record.latest),
+        newest_version: record.newest,
+        failed_deploy: record.failed_deploy.as_ref(),
+    }
 }
 
 fn view(function: &Function) -> FunctionView<'_> {
     let limits = &function.settings.limits;
     FunctionView {
         name: &function.name,
-        version: function.version,
+        version: match function.version {
+            0 => LATEST.into(),
+            version => version.into(),
+        },
+        description: &function.description,
         digest: &function.digest,
         code_size: function.code_size,
         last_modified: function.last_modified,
@@ -107,5 +190,6 @@ fn view(function: &Function) -> FunctionView<'_> {
         effects: limits.effect_items,
         batch_mib: limits.batch_bytes >> 20,
         environment: &function.settings.environment,
+        state_format: function.settings.state_format,
     }
 }

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::error::Error;
 use super::request::Call;
 use super::{Answer, ok};
+use crate::functions::{FunctionError, FunctionRef};
 
 /// Lambda's event of a Kinesis batch, as far as it matters here.
 #[derive(Deserialize)]
@@ -36,14 +37,13 @@ struct KinesisRecord {
     data: String,
 }
 
-/// Runs a function on the body: an event, or for a handler of records Lambda's event of them.
+/// Runs a function, or one of its versions, on the body: an event, or for a handler of records Lambda's event of them.
 pub(super) async fn invoke(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
     let functions = &call.workloads()?.functions;
-    let takes_json = functions
-        .get(&call.scope, name)
-        .await?
-        .carrier()
-        .takes_json();
+    let named: FunctionRef = name.parse().map_err(FunctionError::from)?;
+    let request_id = Uuid::new_v4().to_string();
+    let loaded = functions.choose(&call.scope, &named, &request_id).await?;
+    let takes_json = loaded.carrier().takes_json();
     let body = if call.body.is_empty() {
         Bytes::from_static(b"{}")
     } else {
@@ -56,11 +56,10 @@ pub(super) async fn invoke(call: &Call<'_>, name: &str) -> Result<Answer, Error>
     } else {
         Input::Records(batch(&body, call.host.clock.now())?)
     };
-    let request_id = Uuid::new_v4().to_string();
-    let report = functions
-        .invoke(&call.scope, name, input, request_id.clone())
-        .await?;
-    ok(&view(&report, &request_id))
+    let report = functions.invoke(&loaded, input, request_id.clone()).await;
+    let mut shown = view(&report, &request_id);
+    shown["version"] = loaded.function.label().into();
+    ok(&shown)
 }
 
 fn batch(event: &[u8], now: UnixMillis) -> Result<Batch, Error> {

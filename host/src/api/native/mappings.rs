@@ -267,7 +267,10 @@ fn worded(view: &MappingView) -> Result<Value, Error> {
         "circuit_breaker": policy.circuit_breaker,
         "max_parked_keys": policy.max_parked_keys,
         "max_parked_mib": policy.max_parked_bytes >> 20,
+        "roll_back_failure_percent": policy.roll_back_failure_percent,
+        "roll_back_batches": policy.roll_back_batches,
     });
+    value["function"] = view.mapping.named().to_string().into();
     value["starting_position"] = match starting_position {
         StartingPosition::TrimHorizon => "TRIM_HORIZON",
         StartingPosition::Latest => "LATEST",

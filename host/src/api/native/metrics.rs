@@ -151,7 +151,7 @@ const OF_OUTBOXES: [Figure<u64>; 1] = [(
     |count| Some(*count as f64),
 )];
 
-const OF_SHARDS: [Figure<ShardView>; 32] = [
+const OF_SHARDS: [Figure<ShardView>; 33] = [
     (
         "invocations_total",
         COUNTER,
@@ -175,6 +175,12 @@ const OF_SHARDS: [Figure<ShardView>; 32] = [
         COUNTER,
         "Tumbling windows whose final invocation succeeded",
         |s| Some(s.metrics.windows_closed as f64),
+    ),
+    (
+        "roll_backs_total",
+        COUNTER,
+        "Times that the mapping went back to an earlier version of its function",
+        |s| Some(s.metrics.roll_backs as f64),
     ),
     (
         "throttles_total",

@@ -69,6 +69,10 @@ fn field(label: &str, value: impl AsRef<str>) -> anyhow::Result<()> {
 
 fn report(entry: &Value) -> anyhow::Result<()> {
     let text = |key: &str| print::cell(&entry[key]);
+    let version = match entry["version"].as_u64() {
+        Some(0) => "$LATEST".into(),
+        _ => text("version"),
+    };
     field("failure", text("id"))?;
     field("created", print::time(&entry["created"]))?;
     field("mapping", text("mapping"))?;
@@ -77,7 +81,7 @@ fn report(entry: &Value) -> anyhow::Result<()> {
         format!(
             "{} version {}, sha256 {}",
             text("function"),
-            text("version"),
+            version,
             text("digest")
         ),
     )?;

@@ -16,6 +16,8 @@ use crate::manifest::Manifest;
 pub(super) struct Owned {
     pub(super) streams: BTreeSet<(Scope, String)>,
     pub(super) functions: BTreeSet<(Scope, String)>,
+    /// As `FUNCTION:ALIAS`.
+    pub(super) aliases: BTreeSet<(Scope, String)>,
     pub(super) mappings: BTreeSet<(Scope, String)>,
 }
 
@@ -33,6 +35,11 @@ impl Owned {
                 .functions
                 .iter()
                 .map(|f| pair(&f.scope, &f.name))
+                .collect(),
+            aliases: manifest
+                .aliases
+                .iter()
+                .map(|a| pair(&a.scope, &format!("{}:{}", a.function, a.name)))
                 .collect(),
             mappings: manifest
                 .mappings

@@ -10,8 +10,9 @@ use shardmill_store::Memory;
 use super::*;
 use crate::workloads::Workloads;
 
-/// Loads every module that does not say that it is broken; runs none.
-struct Loader;
+/// Loads every module that does not say that it is broken, and counts; runs none.
+#[derive(Default)]
+struct Loader(std::sync::atomic::AtomicUsize);
 
 struct Loaded(String);
 
@@ -27,6 +28,7 @@ impl Module for Loaded {
 
 impl shardmill_core::Sandbox for Loader {
     fn load(&self, wasm: Bytes) -> BoxFuture<'_, Result<Arc<dyn Module>, LoadError>> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let digest: String = Sha256::digest(&wasm)
             .iter()
             .map(|b| format!("{b:02x}"))
@@ -45,6 +47,7 @@ impl shardmill_core::Sandbox for Loader {
 
 struct Bench {
     folder: tempfile::TempDir,
+    loader: Arc<Loader>,
     reconciler: Reconciler,
 }
 
@@ -52,9 +55,21 @@ impl Bench {
     fn new() -> Self {
         let clock = Clock::system();
         let store: Arc<dyn Store> = Arc::new(Memory::new(Arc::new(move || clock.now())));
-        let workloads = Workloads::new(Arc::clone(&store), Arc::new(Loader), clock, None);
+        Self::over(store, tempfile::tempdir().expect("a folder"))
+    }
+
+    /// The same data and files in a host of its own, as after a restart.
+    fn again(self) -> Self {
+        Self::over(self.reconciler.store, self.folder)
+    }
+
+    fn over(store: Arc<dyn Store>, folder: tempfile::TempDir) -> Self {
+        let clock = Clock::system();
+        let loader = Arc::new(Loader::default());
+        let workloads = Workloads::new(Arc::clone(&store), loader.clone(), clock, None);
         let bench = Self {
-            folder: tempfile::tempdir().expect("a folder"),
+            folder,
+            loader,
             reconciler: Reconciler {
                 store,
                 functions: workloads.functions,
@@ -68,6 +83,10 @@ impl Bench {
 
     fn module(&self, text: &str) {
         std::fs::write(self.folder.path().join("f.wasm"), text).expect("a module");
+    }
+
+    fn loads(&self) -> usize {
+        self.loader.0.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     async fn apply(&self, text: &str) -> Summary {
@@ -315,4 +334,89 @@ async fn a_mapping_s_destination_follows_the_manifest() {
     let removed = bench.apply(WHOLE).await;
     assert_eq!(removed.updated, names(&["mapping \"m\""]));
     assert_eq!(destination(), None);
+}
+
+#[tokio::test]
+async fn a_start_with_a_thousand_functions_loads_none_before_it_is_needed() {
+    const FUNCTIONS: usize = 1_000;
+    let bench = Bench::new();
+    let function = |n: usize| {
+        std::fs::write(bench.folder.path().join(format!("{n}.wasm")), n.to_string())
+            .expect("a module");
+        format!("[[function]]\nname = \"f{n}\"\nwasm = \"{n}.wasm\"\n")
+    };
+    let manifest: String = (0..FUNCTIONS).map(function).collect();
+    assert_eq!(bench.apply(&manifest).await.created.len(), FUNCTIONS);
+    assert_eq!(bench.loads(), FUNCTIONS);
+    let bench = bench.again();
+    assert_eq!(bench.apply(&manifest).await, Summary::default());
+    assert_eq!(bench.loads(), 0);
+    let functions = &bench.reconciler.functions;
+    let loaded = functions.get(&Scope::default(), "f7").await;
+    assert_eq!(loaded.expect("the function").function.version, 1);
+    assert_eq!(bench.loads(), 1);
+}
+
+#[tokio::test]
+async fn a_deploy_that_failed_is_shown_until_the_file_is_good_again() {
+    let bench = Bench::new();
+    bench.apply(WHOLE).await;
+    let failed = || {
+        let record = bench.reconciler.functions.record(&Scope::default(), "f");
+        let record = record.expect("the function");
+        assert_eq!(record.latest.version, 1);
+        record.failed_deploy.map(|failed| failed.reason)
+    };
+    bench.module("broken");
+    bench.apply(WHOLE).await;
+    let broken = Some("not a usable WebAssembly module: broken".to_owned());
+    assert_eq!(failed(), broken);
+    std::fs::remove_file(bench.folder.path().join("f.wasm")).expect("a file");
+    let summary = bench.apply(WHOLE).await;
+    assert!(summary.problems[0].kept, "{summary:?}");
+    assert!(failed().expect("a reason").contains("No such file"));
+    bench.module("one");
+    assert_eq!(bench.apply(WHOLE).await, Summary::default());
+    assert_eq!(failed(), None);
+}
+
+#[tokio::test]
+async fn aliases_are_brought_about_changed_and_pruned() {
+    let bench = Bench::new();
+    let alias = |routing: &str| {
+        let (mapped, name) = (
+            WHOLE.replace("function = \"f\"", "function = \"f:live\""),
+            "live",
+        );
+        format!("{mapped}\n[[alias]]\nname = \"{name}\"\nfunction = \"f\"\n{routing}")
+    };
+    let summary = bench.apply(&alias("version = 1\n")).await;
+    assert!(
+        summary.created.contains(&"alias \"f:live\"".to_owned()),
+        "{summary:?}"
+    );
+    assert!(summary.problems.is_empty(), "{summary:?}");
+    assert_eq!(
+        bench.apply(&alias("version = 1\n")).await,
+        Summary::default()
+    );
+    bench.module("two");
+    bench.apply(&alias("version = 1\n")).await;
+    let summary = bench
+        .apply(&alias("version = 1\nrouting = { 2 = 0.25 }\n"))
+        .await;
+    assert_eq!(summary.updated, names(&["alias \"f:live\""]));
+    let functions = &bench.reconciler.functions;
+    let found = functions
+        .alias(&Scope::default(), "f", "live")
+        .expect("the alias");
+    assert_eq!(
+        found.second.map(|s| (s.version, f64::from(s.weight))),
+        Some((2, 0.25))
+    );
+    let summary = bench.apply(&alias("version = 9\n")).await;
+    assert!(summary.problems[0].kept && summary.problems[0].why.contains("no version 9"));
+    let pruned = format!("prune = true\n{WHOLE}");
+    let summary = bench.apply(&pruned).await;
+    assert_eq!(summary.removed, names(&["alias \"f:live\""]));
 }

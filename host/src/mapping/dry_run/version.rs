@@ -273,7 +273,7 @@ impl Version {
                 shard: shard.to_string(),
                 request_id: "dry-run".into(),
                 function: function.name.clone(),
-                version: function.version.to_string(),
+                version: function.label(),
                 tenant: mapping.scope.tenant.to_string(),
                 attempt: 1,
                 ..BatchContext::default()

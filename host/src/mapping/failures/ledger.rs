@@ -10,7 +10,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use shardmill_core::mapping::Position;
 use shardmill_core::{Scope, ShardId, TenantId, UnixMillis};
 use shardmill_store::{CommitError, Expect, Key, ReadError, Store, Table, Tx, Urgency, Value};
@@ -111,7 +110,7 @@ struct Totals {
 #[derive(Debug, Default)]
 pub(super) struct Swept {
     pub(super) entries: usize,
-    /// Scope and digest of the modules of imported entries among them.
+    /// Scope and digest of their modules.
     pub(super) modules: BTreeSet<(Scope, String)>,
 }
 
@@ -123,7 +122,6 @@ struct Counted {
     created: UnixMillis,
     #[serde(default)]
     digest: String,
-    imported: Option<IgnoredAny>,
 }
 
 impl Ledger {
@@ -297,9 +295,7 @@ impl Ledger {
                 gone.entries += 1;
                 if let Some(counted) = counted {
                     gone.bytes += counted.bytes;
-                    if counted.imported.is_some() {
-                        modules.push((scope.clone(), counted.digest));
-                    }
+                    modules.push((scope.clone(), counted.digest));
                 }
                 // Somebody may be deleting it: its bytes are taken back once.
                 tx.expect.push(Expect::Revision(key, Some(stored.revision)));

@@ -14,8 +14,9 @@ use uuid::Uuid;
 
 use super::entry::entry_key;
 use super::{FailureEntry, Failures, FailuresError};
-use crate::functions::to_json;
+use crate::functions::{Loaded, to_json};
 use crate::mapping::commit::{FunctionGuard, Owner, StoredState, add_effects, refused_emit};
+use crate::mapping::resource::Mapping;
 
 /// Conflicts after which a redrive runs alone among the batches of its function, as a batch does.
 const CONFLICTS_BEFORE_LOCK: u32 = 3;
@@ -179,11 +180,37 @@ impl Failures {
 
     /// How the entry's mapping reads answers; AWS's way where it is gone.
     fn policy_of(&self, scope: &Scope, entry: &FailureEntry) -> Result<Policy, FailuresError> {
-        let all = self.inner.stored(&Key::new(Table::Mapping, scope))?;
-        let mapping = all
-            .into_iter()
-            .find(|mapping| mapping.id == entry.mapping_id);
+        let mapping = self.mapping_of(scope, entry)?;
         Ok(mapping.map_or_else(Policy::aws, |mapping| mapping.policy))
+    }
+
+    fn mapping_of(
+        &self,
+        scope: &Scope,
+        entry: &FailureEntry,
+    ) -> Result<Option<Mapping>, FailuresError> {
+        let all = self.inner.stored(&Key::new(Table::Mapping, scope))?;
+        Ok(all
+            .into_iter()
+            .find(|mapping| mapping.id == entry.mapping_id))
+    }
+
+    /// What the entry's mapping runs now; `$LATEST` where the mapping is gone, or runs something
+    /// else.
+    async fn version_for(
+        &self,
+        scope: &Scope,
+        entry: &FailureEntry,
+        request_id: &str,
+    ) -> Result<Arc<Loaded>, FailuresError> {
+        let functions = &self.inner.functions;
+        let mapping = self.mapping_of(scope, entry)?;
+        let Some(mapping) = mapping.filter(|mapping| mapping.function == entry.function) else {
+            return Ok(functions.get(scope, &entry.function).await?);
+        };
+        let running = self.inner.running(&mapping)?;
+        let ready = functions.ready(scope, &running.route).await?;
+        Ok(Arc::clone(ready.choose(request_id)))
     }
 
     async fn attempt(
@@ -192,7 +219,8 @@ impl Failures {
         entry: &FailureEntry,
         batch: &Batch,
     ) -> Result<Report, FailuresError> {
-        let loaded = self.inner.functions.get(scope, &entry.function).await?;
+        let request_id = Uuid::new_v4().to_string();
+        let loaded = self.version_for(scope, entry, &request_id).await?;
         let input = if loaded.carrier().takes_json() {
             Input::Event {
                 json: EventSource::new(scope, &entry.stream).event(batch),
@@ -209,9 +237,9 @@ impl Failures {
             context: BatchContext {
                 stream: entry.stream.clone(),
                 shard: entry.shard.clone(),
-                request_id: Uuid::new_v4().to_string(),
+                request_id,
                 function: loaded.function.name.clone(),
-                version: loaded.function.version.to_string(),
+                version: loaded.function.label(),
                 tenant: scope.tenant.to_string(),
                 attempt: entry.invocations + 1,
                 ..BatchContext::default()

@@ -132,15 +132,13 @@ impl Failures {
         Ok(entry)
     }
 
-    /// Removes the module of an imported entry that is gone, if no function runs it and no other
-    /// entry names it.
-    pub(super) async fn remove_module(
-        &self,
-        scope: &Scope,
-        digest: &str,
-    ) -> Result<(), FailuresError> {
+    /// Removes a module, if no function and no version runs it and no entry names it.
+    ///
+    /// # Errors
+    /// See [`FailuresError`].
+    pub async fn remove_module(&self, scope: &Scope, digest: &str) -> Result<(), FailuresError> {
         let _modules = self.inner.ledger.modules.lock().await;
-        if !self.is_named(scope, digest)? {
+        if !self.inner.functions.is_used(scope, digest)? && !self.is_named(scope, digest)? {
             self.inner.functions.remove_module(scope, digest).await?;
         }
         Ok(())

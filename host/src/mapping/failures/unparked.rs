@@ -262,8 +262,11 @@ fn describe(failures: &Failures, mapping: &Mapping, shard: ShardId, batch: &Batc
     let inner = &failures.inner;
     let now = inner.clock.now();
     // Of a function that is gone there is only the name.
-    let function = inner.functions.describe(&mapping.scope, &mapping.function);
-    let (version, digest) = function.map_or_else(|_| (0, String::new()), |f| (f.version, f.digest));
+    let running = inner.running(mapping).map(|running| {
+        let function = &running.route.first;
+        (function.version, function.digest.clone())
+    });
+    let (version, digest) = running.unwrap_or_default();
     let first = batch.get(0);
     let last = batch.get(batch.len().saturating_sub(1));
     let span = batch.first_position().zip(batch.end_position());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use shardmill_core::event::{EventSource, EventWindow};
 use shardmill_core::limits::{FunctionLimits, MAX_EVENT_BYTES};
-use shardmill_core::mapping::{Part, Position, Span};
+use shardmill_core::mapping::{FirstOf, Part, Position, Span};
 use shardmill_core::sandbox::{Input, Invocation};
 use shardmill_core::{Batch, BatchContext, ShardId, UnixMillis};
 use tokio_util::sync::CancellationToken;
@@ -86,6 +86,34 @@ pub(super) struct Ended {
 }
 
 impl Poller {
+    /// Notes from which record on a version runs in this shard. `beside`: the version that shares
+    /// requests with it.
+    pub(super) fn note_version(&mut self, job: &Job, loaded: &Loaded, beside: Option<u64>) {
+        let Some(first) = job.batch.get(0) else {
+            return;
+        };
+        let runs = |number| {
+            self.cursor
+                .versions
+                .last()
+                .is_some_and(|v| v.version == number)
+        };
+        if runs(loaded.function.number()) {
+            return;
+        }
+        let first = FirstOf {
+            version: loaded.function.number(),
+            sequence_number: first.sequence_number().to_string(),
+            at: self.inner.clock.now(),
+        };
+        let sequence_number = first.sequence_number.clone();
+        if self.cursor.note_version(first, beside) {
+            let Mapping { name, function, .. } = self.mapping.as_ref();
+            let (shard, version) = (self.source.shard.shard, loaded.function.label());
+            tracing::info!(mapping = name, function, %shard, version, sequence_number, "a version begins");
+        }
+    }
+
     /// Runs a lane's batch; the loop is told when it has ended.
     pub(super) fn run_job(&mut self, lane: usize, job: Job, loaded: &Arc<Loaded>) {
         if let Some(last) = job.batch.get(job.batch.len().saturating_sub(1)) {
@@ -97,7 +125,7 @@ impl Poller {
             mapping: Arc::clone(&self.mapping),
             shard: self.source.shard.shard,
             loaded: Arc::clone(loaded),
-            json: self.event_source(loaded),
+            json: self.event_source(loaded.carrier().takes_json()),
             kill: self.kill.clone(),
         };
         self.running.push(Box::pin(async move {
@@ -197,7 +225,7 @@ impl Place {
             shard: self.shard.to_string(),
             request_id: job.part.request_id.clone(),
             function: function.name.clone(),
-            version: function.version.to_string(),
+            version: function.label(),
             tenant: self.mapping.scope.tenant.to_string(),
             attempt: job.part.attempts + 1,
             ..BatchContext::default()
@@ -228,7 +256,7 @@ impl Place {
                 0 => record.to_string(),
                 sub => format!("{record}.{sub}"),
             },
-            self.loaded.function.version.to_string(),
+            self.loaded.function.label(),
         ] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);

@@ -31,7 +31,7 @@ impl Poller {
             return Err(Trouble::Ended(End::Stopped));
         };
         self.notes.end(lane);
-        let judgement = self.judge(&job, &attempt);
+        let mut judgement = self.judge(&job, &attempt);
         self.note_breaker(&judgement);
         if let Judgement::Throttled(reason) = &judgement {
             self.throttled(&mut job, reason);
@@ -64,7 +64,7 @@ impl Poller {
             if !matches!(judgement, Judgement::Failed(_)) {
                 self.counts.add(&self.counts.failed_invocations, 1);
             }
-            let judgement = failed(cause);
+            judgement = failed(cause);
             attempt.report.effects = Effects::default();
             committed = match job.is_final() {
                 true => {
@@ -78,7 +78,13 @@ impl Poller {
             };
         }
         match committed {
-            Ok(Committed::Done) => Ok(()),
+            Ok(Committed::Done) => {
+                let (inner, shard) = (&self.inner, self.source.shard.shard);
+                inner
+                    .note_attempt(&self.mapping, shard, &attempt.loaded, &judgement)
+                    .await;
+                Ok(())
+            }
             Ok(Committed::Conflict) => {
                 // Keyed state was changed by another batch, or a stream went: run it again.
                 self.counts.add(&self.counts.conflicts, 1);
@@ -241,7 +247,7 @@ impl Poller {
                 // It is another batch now.
                 part.request_id = self.inner.request_id(&self.mapping.scope);
             }
-            let version = loaded.function.version;
+            let version = loaded.function.number();
             Exhausted::Pause(Paused { reason, version }, part)
         };
         if let Some(reason) = failures::full(&self.inner, &self.mapping, &batch, &why) {
@@ -301,7 +307,7 @@ impl Poller {
                 });
             }
             AfterFinal::GivenUp if policy.on_exhausted == OnExhausted::Pause => {
-                let version = attempt.loaded.function.version;
+                let version = attempt.loaded.function.number();
                 let reason = "attempts at the final invocation of a window ended".into();
                 cursor.paused = Some(Paused { reason, version });
                 parts.push(job.part.clone());

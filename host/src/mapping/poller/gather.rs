@@ -6,14 +6,14 @@ use std::time::Duration;
 use shardmill_core::event::{EMPTY_EVENT_BYTES, EventSource, EventWindow};
 use shardmill_core::limits::MAX_EVENT_BYTES;
 use shardmill_core::mapping::{
-    Intake, Judgement, MAX_WINDOW_STATE_BYTES, OnExhausted, Part, Position, Ready, Sorted, Span,
-    WindowStep, WindowView, Work, window_end, window_step,
+    self, Intake, Judgement, MAX_WINDOW_STATE_BYTES, OnExhausted, Part, Paused, Position, Sorted,
+    Span, WindowStep, WindowView, Work, window_end, window_step,
 };
 use shardmill_core::{Batch, RecordRef, Scope, UnixMillis};
 
 use super::attempt::Job;
 use super::{End, FOREVER, PROGRESS_DELAY, Poller, Trouble, Wait, Wakes};
-use crate::functions::Loaded;
+use crate::functions::Ready;
 use crate::mapping::source::Limit;
 
 /// Bytes that a packed record takes beside its key and data.
@@ -59,20 +59,23 @@ impl Poller {
         let end = Position::of(*wakes.appended.borrow_and_update());
         if !closed && self.has_nothing_to_do(end) {
             // Least of all to load a module that may not be needed for days.
+            self.measured = None;
             return Ok(Wait {
                 until: FOREVER,
                 records: true,
             });
         }
-        let loaded = self.load_function().await?;
+        let Some(ready) = self.load_function().await? else {
+            return self.pause_when_idle().await;
+        };
         // A batch is as large as what is there allows; a lane with rare keys looks far.
         for _ in 0..READS_PER_TURN {
             if self.wants(end).is_none() {
                 break;
             }
-            self.read_on(&loaded, end).await?;
+            self.read_on(&ready, end).await?;
         }
-        let wait = self.begin(&loaded, end, closed).await?;
+        let wait = self.begin(&ready, end, closed).await?;
         if self.cursor.paused.is_some() {
             return self.pause_when_idle().await;
         }
@@ -113,21 +116,24 @@ impl Poller {
         })
     }
 
-    /// The function of now. What was gathered for another way of calling it is measured again.
-    async fn load_function(&mut self) -> Result<Arc<Loaded>, Trouble> {
-        let (scope, name) = (&self.mapping.scope, &self.mapping.function);
-        let loaded = self.inner.functions.get(scope, name).await;
-        let loaded = loaded.map_err(Trouble::Function)?;
-        let weighs = |l: &Loaded| {
-            (
-                l.carrier().takes_json(),
-                l.function.settings.limits.batch_bytes,
-            )
-        };
+    /// The versions of now. What was gathered for another way of calling them is measured again.
+    /// `None`: none may run, and the shard is paused.
+    async fn load_function(&mut self) -> Result<Option<Arc<Ready>>, Trouble> {
+        let running = self.inner.running(&self.mapping);
+        let running = running.map_err(Trouble::Function)?;
+        let (scope, route) = (&self.mapping.scope, &running.route);
+        let ready = self.inner.functions.ready(scope, route).await;
+        let ready = Arc::new(ready.map_err(Trouble::Function)?);
+        if let Some((reason, version)) = running.stands_still {
+            let paused = Paused { reason, version };
+            self.pause_after_roll_back(&ready, paused).await?;
+            return Ok(None);
+        }
+        let weighs = |r: &Ready| (r.takes_json(), r.batch_bytes());
         if self
             .measured
             .as_ref()
-            .is_some_and(|m| weighs(m) != weighs(&loaded))
+            .is_some_and(|m| weighs(m) != weighs(&ready))
         {
             for lane in 0..self.lanes.count() {
                 if let Some(job) = self.held[lane].take() {
@@ -136,14 +142,32 @@ impl Poller {
             }
             self.lanes.forget();
         }
-        self.measured = Some(Arc::clone(&loaded));
-        Ok(loaded)
+        self.measured = Some(Arc::clone(&ready));
+        Ok(Some(ready))
     }
 
-    pub(super) fn event_source(&self, loaded: &Loaded) -> Option<EventSource> {
+    /// Pauses the shard with what it has gathered: the mapping cannot go back to an earlier
+    /// version.
+    async fn pause_after_roll_back(
+        &mut self,
+        ready: &Ready,
+        paused: Paused,
+    ) -> Result<(), Trouble> {
+        let at = self.cursor.low();
+        let job = Job::new(
+            Part::fresh(Span { from: at, to: at }, String::new()),
+            Batch::default(),
+        );
+        let mut cursor = self.cursor.clone();
+        cursor.paused = Some(paused);
+        let change = self.without_attempt(&job, cursor, &ready.first);
+        self.commit(change, None).await.map(|_| ())
+    }
+
+    /// How records look to a function that takes Lambda's JSON event.
+    pub(super) fn event_source(&self, takes_json: bool) -> Option<EventSource> {
         let stream = self.mapping.stream.as_str();
-        let json = loaded.carrier().takes_json();
-        json.then(|| EventSource::new(&self.mapping.scope, stream))
+        takes_json.then(|| EventSource::new(&self.mapping.scope, stream))
     }
 
     /// Where lanes meet before their number changes.
@@ -156,7 +180,7 @@ impl Poller {
     }
 
     /// Reads once for the lanes that have room.
-    async fn read_on(&mut self, loaded: &Loaded, end: Position) -> Result<(), Trouble> {
+    async fn read_on(&mut self, ready: &Ready, end: Position) -> Result<(), Trouble> {
         let Some((from, room)) = self.wants(end) else {
             return Ok(());
         };
@@ -165,12 +189,12 @@ impl Poller {
             Some(block) => block.position(0),
             None => self.source.floor().await?,
         };
-        if first > from && !self.skip_trimmed(first, loaded).await? {
+        if first > from && !self.skip_trimmed(first, &ready.first).await? {
             // Nobody knows of the gap yet, so nothing behind it is taken.
             return Ok(());
         }
-        let json = self.event_source(loaded);
-        let budget = self.batch_budget(json.as_ref(), loaded);
+        let json = self.event_source(ready.takes_json());
+        let budget = self.batch_budget(json.as_ref(), ready);
         let size = |record: &RecordRef<'_>| size_in(json.as_ref(), record);
         let parked = self.parked.names();
         let filters = &self.filters;
@@ -196,15 +220,16 @@ impl Poller {
     }
 
     /// Bytes that the records of a batch may take.
-    fn batch_budget(&self, json: Option<&EventSource>, loaded: &Loaded) -> usize {
+    fn batch_budget(&self, json: Option<&EventSource>, ready: &Ready) -> usize {
+        let own = ready.batch_bytes();
         let Some(source) = json else {
-            let own = loaded.function.settings.limits.batch_bytes;
             return match self.mapping.policy.on_exhausted {
                 OnExhausted::Park => own.min(MAX_PARKABLE_BYTES),
                 OnExhausted::Discard | OnExhausted::Pause => own,
             };
         };
-        let budget = MAX_EVENT_BYTES - EMPTY_EVENT_BYTES;
+        // A record takes fewer bytes in packed form.
+        let budget = own.min(MAX_EVENT_BYTES - EMPTY_EVENT_BYTES);
         if self.mapping.policy.window().is_none() && self.cursor.window.is_none() {
             return budget;
         }
@@ -214,14 +239,14 @@ impl Poller {
             ..self.event_window(self.inner.clock.now(), false)
         };
         let members = source.window_bytes(self.source.shard.shard, &window);
-        budget - members - MAX_WINDOW_STATE_BYTES
+        budget.saturating_sub(members + MAX_WINDOW_STATE_BYTES)
     }
 
     /// Forms batches for the lanes that are free and runs what can run. Gives the instant at
     /// which there is more to do.
     async fn begin(
         &mut self,
-        loaded: &Arc<Loaded>,
+        ready: &Arc<Ready>,
         end: Position,
         closed: bool,
     ) -> Result<UnixMillis, Trouble> {
@@ -236,7 +261,7 @@ impl Poller {
         for lane in 0..self.lanes.count() {
             loop {
                 if self.held[lane].is_none() && self.lanes.work(lane) == Work::Idle {
-                    match self.next_job(lane, (end, closed), loaded).await? {
+                    match self.next_job(lane, (end, closed), ready).await? {
                         Due::Now(job) => self.held[lane] = Some(*job),
                         Due::At(at) => wake = wake.min(at),
                     }
@@ -245,7 +270,7 @@ impl Poller {
                     break;
                 };
                 let from = job.part.span.from;
-                match self.try_run(lane, job, loaded).await {
+                match self.try_run(lane, job, ready).await {
                     Ok(Ok(())) if self.cursor.paused.is_some() => return Ok(wake),
                     Ok(Ok(())) => {}
                     Ok(Err(at)) => {
@@ -267,8 +292,9 @@ impl Poller {
         &mut self,
         lane: usize,
         job: Job,
-        loaded: &Arc<Loaded>,
+        ready: &Ready,
     ) -> Result<Result<(), UnixMillis>, Trouble> {
+        let loaded = ready.choose(&job.part.request_id);
         let Some(job) = self.give_up_undeliverable(lane, job, loaded).await? else {
             return Ok(Ok(()));
         };
@@ -280,7 +306,11 @@ impl Poller {
             return Ok(Err(expiry.map_or(at, |expiry| expiry.min(at))));
         }
         match self.after_deaths(lane, job, loaded).await? {
-            Some(job) => self.run_job(lane, job, loaded),
+            Some(job) => {
+                let beside = ready.beside(loaded.function.number());
+                self.note_version(&job, loaded, beside);
+                self.run_job(lane, job, loaded);
+            }
             // The breaker may have let it through as the one that it tries.
             None => self.note_breaker(&Judgement::Throttled(String::new())),
         }
@@ -312,7 +342,7 @@ impl Poller {
         &mut self,
         lane: usize,
         (end, closed): (Position, bool),
-        loaded: &Loaded,
+        ready: &Ready,
     ) -> Result<Due, Trouble> {
         let now = self.inner.clock.now();
         let first = self.cursor.lanes[lane].parts.first().cloned();
@@ -328,7 +358,7 @@ impl Poller {
             if now < due {
                 return Ok(Due::At(due));
             }
-            return self.part_job(lane, part, loaded).await.map(Due::now);
+            return self.part_job(lane, part, ready).await.map(Due::now);
         }
         let next = self.lanes.next(lane);
         let met = self.meeting().is_some_and(|until| next >= until);
@@ -363,7 +393,7 @@ impl Poller {
             .lanes
             .ready(lane, &self.mapping.policy, at_end || over, now)
         {
-            Ready::Now => {
+            mapping::Ready::Now => {
                 let (span, batch) = self.lanes.take(lane);
                 let part = Part::fresh(span, self.inner.request_id(&self.mapping.scope));
                 Ok(Due::now(Job {
@@ -371,13 +401,13 @@ impl Poller {
                     ..Job::new(part, batch)
                 }))
             }
-            Ready::At(at) => Ok(Due::At(at.min(window_end))),
-            Ready::Empty => Ok(Due::At(window_end)),
+            mapping::Ready::At(at) => Ok(Due::At(at.min(window_end))),
+            mapping::Ready::Empty => Ok(Due::At(window_end)),
         }
     }
 
     /// A part that waits, read again.
-    async fn part_job(&mut self, lane: usize, part: Part, loaded: &Loaded) -> Result<Job, Trouble> {
+    async fn part_job(&mut self, lane: usize, part: Part, ready: &Ready) -> Result<Job, Trouble> {
         self.lanes.take_part(lane);
         if part.span.is_empty() {
             let window = self.final_window();
@@ -387,11 +417,11 @@ impl Poller {
             });
         }
         let lanes = (lane, self.lanes.count());
-        let json = self.event_source(loaded);
+        let json = self.event_source(ready.takes_json());
         let size = |record: &RecordRef<'_>| size_in(json.as_ref(), record);
         let limit = Limit {
             records: self.mapping.policy.batch_size as usize,
-            bytes: self.batch_budget(json.as_ref(), loaded),
+            bytes: self.batch_budget(json.as_ref(), ready),
             size: &size,
         };
         let read = {

@@ -55,7 +55,7 @@ impl Poller {
         let expired = expired_len(&job.batch, policy, now);
         #[cfg(test)]
         let expired = self.inner.expired_in(&job.batch, expired);
-        let json = self.event_source(loaded);
+        let json = self.event_source(loaded.carrier().takes_json());
         let shard = self.source.shard.shard;
         let (span, batch, reason) = if let Some(lost) = job.lost {
             (lost, Batch::default(), Reason::Expired)
@@ -205,7 +205,7 @@ impl Poller {
         reason: String,
         loaded: &Loaded,
     ) -> Result<(), Trouble> {
-        let version = loaded.function.version;
+        let version = loaded.function.number();
         let mut cursor = self.cursor.clone();
         cursor.paused = Some(Paused { reason, version });
         let change = self.without_attempt(job, cursor, loaded);
@@ -270,7 +270,7 @@ impl Poller {
         let mut parking = Parking::default();
         parking.add(&job.parked, None);
         if let Err(reason) = self.parked.room_for(&parking, &self.mapping.policy) {
-            let version = loaded.function.version;
+            let version = loaded.function.number();
             cursor.paused = Some(Paused { reason, version });
             parking = Parking::default();
         } else if let Some(part) = cursor.lanes[lane].parts.first_mut() {

@@ -75,13 +75,13 @@ impl Poller {
 
     /// Commits the cursor as it is, with the marks of the lanes.
     pub(super) async fn save_cursor(&mut self) -> Result<(), Trouble> {
-        let Some(loaded) = self.measured.clone() else {
+        let Some(ready) = self.measured.clone() else {
             return Ok(());
         };
         let at = self.cursor.low();
         let part = Part::fresh(Span { from: at, to: at }, String::new());
         let job = Job::new(part, Batch::default());
-        let change = self.without_attempt(&job, self.cursor.clone(), &loaded);
+        let change = self.without_attempt(&job, self.cursor.clone(), &ready.first);
         self.commit(change, None).await.map(|_| ())
     }
 
@@ -142,7 +142,7 @@ impl Poller {
             .parked()
             .for_each(|batch| read_ahead.add(batch, None));
         if let Err(reason) = self.parked.room_for(&read_ahead, &self.mapping.policy) {
-            let version = loaded.function.version;
+            let version = loaded.function.number();
             cursor.paused.get_or_insert(Paused { reason, version });
             self.lanes.forget();
         } else {

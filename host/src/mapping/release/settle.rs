@@ -65,7 +65,7 @@ impl Releaser {
             counts.set_last_error(now, &format!("throttled: {reason}"));
             return Ok(Concluded::Throttled);
         }
-        match self.commit(work, attempt, attempted, &judgement).await {
+        let committed = match self.commit(work, attempt, attempted, &judgement).await {
             Err(Trouble::Commit(CommitError::TooLarge { size, allowed })) => {
                 // More effects than one transaction takes: a function error, without any of them.
                 let cause = Cause::EffectsExceeded {
@@ -74,12 +74,18 @@ impl Releaser {
                     unit: "bytes".into(),
                 };
                 let record = None;
-                let judgement = Judgement::Failed(Failure { cause, record });
+                judgement = Judgement::Failed(Failure { cause, record });
                 attempt.report.effects = Effects::default();
                 self.commit(work, attempt, attempted, &judgement).await
             }
             committed => committed,
+        }?;
+        if matches!(committed, Concluded::Done) {
+            let (inner, mapping) = (&self.inner, &self.mapping);
+            let note = inner.note_attempt(mapping, work.shard, &work.loaded, &judgement);
+            note.await;
         }
+        Ok(committed)
     }
 
     /// Commits what follows.

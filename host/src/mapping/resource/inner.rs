@@ -18,6 +18,7 @@ use crate::mapping::filters::CompiledFilters;
 use crate::mapping::ids::Ids;
 use crate::mapping::metrics::MappingMetrics;
 use crate::mapping::parked::ParkedKeys;
+use crate::mapping::rollouts::{MappingRollout, rollout_key};
 use crate::mapping::supervisor::{Worker, WorkerId};
 
 type FunctionLocks = HashMap<(Scope, String), Arc<tokio::sync::RwLock<()>>>;
@@ -43,6 +44,8 @@ pub(in crate::mapping) struct Inner {
     pub(in crate::mapping) filters: CompiledFilters,
     /// Parked keys, by mapping.
     pub(in crate::mapping) parked: Mutex<HashMap<String, Arc<ParkedKeys>>>,
+    /// The versions that mappings trust, by mapping.
+    pub(in crate::mapping) rollouts: Mutex<HashMap<String, Arc<MappingRollout>>>,
     /// Mappings as they run: nothing older of them does. By id.
     pub(in crate::mapping) applied: Mutex<BTreeMap<String, Mapping>>,
     /// Where pollers note what they have in flight; nowhere without one.
@@ -99,6 +102,7 @@ impl Inner {
             control: tokio::sync::Mutex::default(),
             filters: CompiledFilters::default(),
             parked: Mutex::default(),
+            rollouts: Mutex::default(),
             applied: Mutex::default(),
             notes,
             ids,
@@ -204,6 +208,20 @@ impl Inner {
         Ok(parked)
     }
 
+    /// The versions that a mapping trusts.
+    pub(in crate::mapping) fn rollout_of(
+        &self,
+        mapping: &Mapping,
+    ) -> Result<Arc<MappingRollout>, ReadError> {
+        let mut all = held(&self.rollouts);
+        if let Some(found) = all.get(&mapping.id) {
+            return Ok(Arc::clone(found));
+        }
+        let rollout = Arc::new(MappingRollout::open(self, mapping)?);
+        all.insert(mapping.id.clone(), Arc::clone(&rollout));
+        Ok(rollout)
+    }
+
     /// Notes as what mappings run.
     pub(in crate::mapping) fn note_applied(&self, applied: BTreeMap<String, Mapping>) {
         let before = std::mem::replace(&mut *held(&self.applied), applied.clone());
@@ -225,6 +243,7 @@ impl Inner {
             ..Tx::default()
         };
         tx.writes.push((mapping_key(mapping), Value::Delete));
+        tx.writes.push((rollout_key(mapping), Value::Delete));
         for (key, _) in self.store.scan(&cursor_prefix(mapping), None, usize::MAX)? {
             tx.writes.push((key, Value::Delete));
         }
@@ -232,6 +251,7 @@ impl Inner {
         self.store.commit(tx).await?;
         self.forget_dead(&mapping.id);
         held(&self.parked).remove(&mapping.id);
+        held(&self.rollouts).remove(&mapping.id);
         self.filters.forget(mapping);
         held(&self.metrics).remove(&mapping.id);
         held(&self.wakes).remove(&mapping.id);

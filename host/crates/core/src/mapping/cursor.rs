@@ -168,9 +168,48 @@ pub struct Cursor {
     pub windows_closed_to: UnixMillis,
     /// Whether the shard stands still, and why.
     pub paused: Option<Paused>,
+    /// The versions that ran last, oldest first, each with the first record that it was given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<FirstOf>,
 }
 
+/// The first batch of a version in a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstOf {
+    /// The version, as [`Paused::version`].
+    pub version: u64,
+    /// The sequence number of the batch's first record.
+    pub sequence_number: String,
+    /// When it began.
+    pub at: UnixMillis,
+}
+
+/// Versions whose first records a shard remembers.
+const MAX_VERSIONS: usize = 8;
+
 impl Cursor {
+    /// Notes the first record of a version that did not run before this one. With `beside`, both
+    /// take batches in turns. Says whether it is new.
+    pub fn note_version(&mut self, first: FirstOf, beside: Option<u64>) -> bool {
+        let version = first.version;
+        let mut last = self.versions.iter().rev();
+        let runs = match beside {
+            // Which of the two ran last says nothing.
+            Some(other) => last
+                .take_while(|v| v.version == version || v.version == other)
+                .any(|v| v.version == version),
+            None => last.next().is_some_and(|v| v.version == version),
+        };
+        if runs {
+            return false;
+        }
+        self.versions.retain(|v| v.version != version);
+        self.versions.push(first);
+        let excess = self.versions.len().saturating_sub(MAX_VERSIONS);
+        self.versions.drain(..excess);
+        true
+    }
+
     /// A cursor of one lane that has done nothing from `low` on.
     pub fn starting_at(low: Position) -> Self {
         Self {
@@ -179,6 +218,7 @@ impl Cursor {
             window: None,
             windows_closed_to: UnixMillis(0),
             paused: None,
+            versions: Vec::new(),
         }
     }
 
@@ -306,6 +346,29 @@ mod tests {
         );
         assert_eq!(lane_of("k", 7), lane_of("k", 7));
         assert_eq!(lane_of("k", 1), 0);
+    }
+
+    #[test]
+    fn a_version_is_new_where_another_ran_before_it() {
+        let mut cursor = Cursor::starting_at(Position::of(1));
+        let mut ran = |version, beside| {
+            let first = FirstOf {
+                version,
+                sequence_number: "1".into(),
+                at: UnixMillis(0),
+            };
+            cursor.note_version(first, beside)
+        };
+        assert!(ran(1, None));
+        assert!(!ran(1, None));
+        assert!(ran(2, Some(1)), "a canary");
+        assert!(!ran(1, Some(2)), "in turns");
+        assert!(!ran(2, Some(1)));
+        assert!(ran(1, None), "it runs alone again");
+        for version in 3..20 {
+            assert!(ran(version, None));
+        }
+        assert_eq!(cursor.versions.len(), MAX_VERSIONS);
     }
 
     #[test]

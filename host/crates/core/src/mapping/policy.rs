@@ -5,11 +5,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
-    DEFAULT_BATCH_SIZE, DEFAULT_PARKED_BYTES, DEFAULT_PARKED_KEYS, MAX_BATCH_SIZE,
-    MAX_BATCHING_WINDOW, MAX_PARALLELIZATION_FACTOR, MAX_PARKED_BYTES, MAX_PARKED_KEYS,
-    MAX_RETRY_ATTEMPTS, MAX_TUMBLING_WINDOW,
+    DEFAULT_BATCH_SIZE, DEFAULT_PARKED_BYTES, DEFAULT_PARKED_KEYS, DEFAULT_ROLL_BACK_BATCHES,
+    MAX_BATCH_SIZE, MAX_BATCHING_WINDOW, MAX_PARALLELIZATION_FACTOR, MAX_PARKED_BYTES,
+    MAX_PARKED_KEYS, MAX_RETRY_ATTEMPTS, MAX_ROLL_BACK_BATCHES, MAX_TUMBLING_WINDOW,
 };
-use crate::mapping::{BadFilter, FilterCriteria};
+use crate::mapping::{BadFilter, Demand, FilterCriteria};
 use crate::time::UnixMillis;
 
 /// Where a shard without a checkpoint is read from.
@@ -83,6 +83,17 @@ pub struct Policy {
     /// With `Park`: bytes of parked records, 1 … 1 TiB. At the bound a shard pauses.
     #[serde(default = "default_parked_bytes")]
     pub max_parked_bytes: u64,
+    /// Share of a new version's first batches that must fail for the mapping to go back to the
+    /// version before it, 1 … 100 %; 0: it never does.
+    #[serde(default)]
+    pub roll_back_failure_percent: u32,
+    /// How many batches of a new version are looked at, 1 … 10,000.
+    #[serde(default = "default_roll_back_batches")]
+    pub roll_back_batches: u32,
+}
+
+fn default_roll_back_batches() -> u32 {
+    DEFAULT_ROLL_BACK_BATCHES
 }
 
 fn one() -> u32 {
@@ -115,6 +126,8 @@ impl Policy {
             circuit_breaker: 0,
             max_parked_keys: DEFAULT_PARKED_KEYS,
             max_parked_bytes: DEFAULT_PARKED_BYTES,
+            roll_back_failure_percent: 0,
+            roll_back_batches: DEFAULT_ROLL_BACK_BATCHES,
         }
     }
 
@@ -131,6 +144,15 @@ impl Policy {
     /// The length of a tumbling window, if the mapping has one.
     pub fn window(&self) -> Option<Duration> {
         (self.tumbling_window > Duration::ZERO).then_some(self.tumbling_window)
+    }
+
+    /// What is asked of a new version, if it is on trial.
+    pub fn demand(&self) -> Option<Demand> {
+        let demand = Demand {
+            failure_percent: self.roll_back_failure_percent,
+            batches: self.roll_back_batches,
+        };
+        (demand.failure_percent > 0).then_some(demand)
     }
 
     /// Whether `attempts` are all that a batch gets.
@@ -239,6 +261,18 @@ impl Policy {
             "circuit breaker",
             &|| self.circuit_breaker.to_string(),
             "0 to 10000 failed batches",
+        )?;
+        range(
+            self.roll_back_failure_percent <= 100,
+            "failure percentage of a roll-back",
+            &|| self.roll_back_failure_percent.to_string(),
+            "0 to 100 percent",
+        )?;
+        range(
+            (1..=MAX_ROLL_BACK_BATCHES).contains(&self.roll_back_batches),
+            "batches of a roll-back",
+            &|| self.roll_back_batches.to_string(),
+            "1 to 10000 batches",
         )?;
         let filters = FilterCriteria::compile(&self.filter_criteria)?;
         if self.window().is_some() {
@@ -367,6 +401,20 @@ mod tests {
                     ..base()
                 },
                 "bytes of parked records 0: 1 byte to 1 TiB expected",
+            ),
+            (
+                Policy {
+                    roll_back_failure_percent: 101,
+                    ..base()
+                },
+                "failure percentage of a roll-back 101: 0 to 100 percent expected",
+            ),
+            (
+                Policy {
+                    roll_back_batches: 0,
+                    ..base()
+                },
+                "batches of a roll-back 0: 1 to 10000 batches expected",
             ),
         ] {
             let bad = policy.check().expect_err(message);

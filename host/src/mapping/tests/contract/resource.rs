@@ -63,6 +63,8 @@ fn the_defaults_are_awss_value_by_value() {
         circuit_breaker: 0,
         max_parked_keys: 1_000,
         max_parked_bytes: 64 << 20,
+        roll_back_failure_percent: 0,
+        roll_back_batches: 20,
     };
     assert_eq!(Policy::aws(), policy);
 }
