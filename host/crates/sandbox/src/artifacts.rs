@@ -17,9 +17,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
 use sha2::{Digest as _, Sha256};
-use wasmtime::{Engine, Module};
+use wasmtime::component::Component;
+use wasmtime::{Engine, Module, Precompiled};
 
-use crate::module::hex;
+use crate::module::{Compiled, hex};
 
 /// Bytes of all artifacts, above which those go that were not used for longest.
 const MAX_BYTES: u64 = 4 << 30;
@@ -68,8 +69,8 @@ impl Artifacts {
         Ok(Self { folder })
     }
 
-    /// The module with this digest, if it is here and whole.
-    pub(crate) fn load(&self, engine: &Engine, digest: &str) -> Option<Module> {
+    /// What was compiled from the wasm with this digest, if it is here and whole.
+    pub(crate) fn load(&self, engine: &Engine, digest: &str) -> Option<Compiled> {
         let path = self.folder.join(digest);
         let sum = fs::read_to_string(sum_of(&path)).ok()?;
         let mut file = File::open(&path).ok()?;
@@ -92,7 +93,12 @@ impl Artifacts {
         // SAFETY: the file is in a folder that only we write to, has the digest of what our own
         // compiler made, and is never written in place.
         #[expect(unsafe_code, reason = "native code of our own compiler")]
-        let loaded = unsafe { Module::deserialize_open_file(engine, file) };
+        let loaded = match Engine::detect_precompiled_file(&path) {
+            Ok(Some(Precompiled::Component)) => unsafe {
+                Component::deserialize_file(engine, &path).map(Compiled::Component)
+            },
+            _ => unsafe { Module::deserialize_open_file(engine, file).map(Compiled::Module) },
+        };
         loaded
             .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "a compiled module cannot be used"))
             .ok()
@@ -102,11 +108,14 @@ impl Artifacts {
     ///
     /// # Errors
     /// It is none of this engine's.
-    pub(crate) fn just_made(engine: &Engine, artifact: &[u8]) -> wasmtime::Result<Module> {
+    pub(crate) fn just_made(engine: &Engine, artifact: &[u8]) -> wasmtime::Result<Compiled> {
         // SAFETY: it comes from our own compiler, through a pipe that nobody else holds.
         #[expect(unsafe_code, reason = "native code of our own compiler")]
-        unsafe {
-            Module::deserialize(engine, artifact)
+        match Engine::detect_precompiled(artifact) {
+            Some(Precompiled::Component) => unsafe {
+                Component::deserialize(engine, artifact).map(Compiled::Component)
+            },
+            _ => unsafe { Module::deserialize(engine, artifact).map(Compiled::Module) },
         }
     }
 

@@ -18,6 +18,7 @@ use shardmill_core::sandbox::LoadError;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
+use crate::component::is_component;
 use crate::engine;
 
 /// First argument of the child process.
@@ -176,7 +177,12 @@ fn answer(arguments: impl Iterator<Item = OsString>) -> std::io::Result<(u8, Vec
     }
     let mut wasm = Vec::new();
     std::io::stdin().lock().read_to_end(&mut wasm)?;
-    Ok(match engine.precompile_module(&wasm) {
+    let compiled = if is_component(&wasm) {
+        engine.precompile_component(&wasm)
+    } else {
+        engine.precompile_module(&wasm)
+    };
+    Ok(match compiled {
         Ok(artifact) => (ARTIFACT, artifact),
         Err(error) => (INVALID, format!("{error:#}").into()),
     })

@@ -14,7 +14,7 @@ use wasmtime::{
     PoolingAllocationConfig, Result, WasmBacktraceDetails,
 };
 
-use crate::limiter::{MAX_TABLE_ELEMENTS, MAX_TABLES};
+use crate::limiter::{MAX_CORE_INSTANCES, MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
 use crate::module::hex;
 use crate::trap::MAX_FRAMES;
 
@@ -85,6 +85,8 @@ fn config() -> Config {
         .wasm_relaxed_simd(false)
         .wasm_memory64(false)
         .wasm_multi_memory(false)
+        // Of the component model 0.2 only: host calls cost less than half.
+        .concurrency_support(false)
         // Line numbers would be read from the guest's own debug sections, in this process, at each trap.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .wasm_backtrace_max_frames(NonZeroUsize::new(MAX_FRAMES));
@@ -96,8 +98,12 @@ fn pool(slots: u32, threads: usize) -> PoolingAllocationConfig {
         .saturating_mul(u32::try_from(threads).unwrap_or(u32::MAX))
         .min(slots);
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_core_instances(slots)
-        .total_memories(slots)
+    pool.total_core_instances(slots.saturating_mul(MAX_CORE_INSTANCES))
+        .total_component_instances(slots)
+        .max_core_instances_per_component(MAX_CORE_INSTANCES)
+        .max_memories_per_component(MAX_MEMORIES)
+        .max_tables_per_component(MAX_TABLES)
+        .total_memories(slots.saturating_mul(MAX_MEMORIES))
         .total_tables(slots.saturating_mul(MAX_TABLES))
         .total_stacks(slots)
         .max_memories_per_module(1)

@@ -24,7 +24,7 @@ use crate::guest::Guest;
 use crate::instance::{self, Reservation};
 use crate::invoker::Invokers;
 use crate::meter::Signals;
-use crate::module::{self, Code, LoadedModule};
+use crate::module::{self, Code, Compiled, LoadedModule};
 
 /// Memory is reserved in pages of WebAssembly.
 const PAGE_BYTES: u64 = 64 << 10;
@@ -40,7 +40,7 @@ pub struct SandboxConfig {
     /// Memory of all running guests together, bytes. Default: 8 GiB, which is 64 invocations of
     /// 128 MiB: what counts is what they may use, not what they do.
     pub memory_budget_bytes: u64,
-    /// Attempts that run at a time, 1 … 4,096. Default: 256. Each takes 4 GiB of address space.
+    /// Attempts that run at a time, 1 … 4,096. Default: 256. Each takes 8 GiB of address space.
     pub concurrency: u32,
     /// How long an attempt waits for a slot and its memory before it is throttled. Default: 10 s.
     pub admission_timeout: Duration,
@@ -201,7 +201,7 @@ impl WasmSandbox {
         compiler: &CompilerConfig,
         wasm: &[u8],
         digest: &str,
-    ) -> Result<wasmtime::Module, LoadError> {
+    ) -> Result<Compiled, LoadError> {
         let refused =
             |why: String| LoadError::Refused(format!("module could not be loaded: {why}"));
         if let Some(artifacts) = self.artifacts.clone() {
@@ -256,7 +256,7 @@ impl WasmSandbox {
         let Ok(module) = module.downcast::<LoadedModule>() else {
             return throttled("the module was loaded by another sandbox".into());
         };
-        if !Engine::same(module.code.pre.module().engine(), &self.engine) {
+        if !Engine::same(module.code.engine(), &self.engine) {
             return throttled("the module was loaded by another sandbox".into());
         }
         let takes_json = module.carrier.takes_json();
