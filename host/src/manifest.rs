@@ -4,6 +4,7 @@
 //! Nothing of a manifest is used unless all of it is good. Its rules and defaults are in
 //! `docs/manifest.md`.
 
+mod build;
 mod check;
 mod check_delivery;
 mod error;
@@ -11,6 +12,7 @@ mod reconcile;
 mod table;
 mod watch;
 
+pub use build::{BuildSpec, Language};
 pub(crate) use check::{check_function, check_mapping, instant};
 pub(crate) use check_delivery::check_on_failure;
 pub use error::ManifestError;
@@ -46,6 +48,8 @@ pub struct Manifest {
     pub delivery: delivery::Settings,
     /// Whether what the manifest named once and no longer names is removed.
     pub prune: bool,
+    /// How `shardmill build` makes the module next to it.
+    pub build: Option<BuildSpec>,
 }
 
 /// How the host itself runs. The command line's flags win over it.

@@ -16,6 +16,7 @@ use shardmill_core::limits::{
 use shardmill_core::mapping::{BadPolicy, OnExhausted, Policy, StartingPosition};
 use shardmill_core::{Scope, Stream, UnixMillis};
 
+use super::build::check_build;
 use super::check_delivery::{check_delivery, check_on_failure, check_queue};
 use super::error::BadKey;
 use super::table::{FunctionTable, Instant, MappingTable, RawManifest, ServerTable, StreamTable};
@@ -54,6 +55,10 @@ pub(super) fn check(raw: RawManifest, base: &Path) -> Result<Manifest, BadKey> {
     let mut manifest = Manifest {
         server,
         prune: raw.prune,
+        build: raw
+            .build
+            .map(|build| check_build(build, base))
+            .transpose()?,
         delivery: check_delivery(raw.delivery, raw.s3)?,
         ..Manifest::default()
     };

@@ -10,6 +10,7 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RawManifest {
     pub(crate) prune: bool,
+    pub(crate) build: Option<BuildTable>,
     pub(crate) server: ServerTable,
     pub(crate) stream: Vec<StreamTable>,
     pub(crate) function: Vec<FunctionTable>,
@@ -17,6 +18,13 @@ pub(crate) struct RawManifest {
     pub(crate) queue: Vec<QueueTable>,
     pub(crate) delivery: DeliveryTable,
     pub(crate) s3: S3Table,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct BuildTable {
+    pub(crate) language: Option<String>,
+    pub(crate) output: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -350,19 +350,12 @@ async fn what_is_no_handler_is_refused_with_a_reason() {
 #[tokio::test]
 async fn the_constructors_of_a_reactor_run_before_anything_else() {
     let body = "(if (i32.ne (i32.load (i32.const 0x100)) (i32.const 7)) (then unreachable))";
-    let once = "(func (export \"_initialize\") (i32.store (i32.const 0x100)
-        (i32.add (i32.load (i32.const 0x100)) (i32.const 7))))";
-    let wat = handler(BATCH, body);
-    let wat = format!(
-        "{}{once})",
-        wat.trim_end().trim_end_matches(')').to_owned() + ")"
-    );
+    let once = r#"(func (export "_initialize") (i32.store (i32.const 0x100)
+        (i32.add (i32.load (i32.const 0x100)) (i32.const 7))))"#;
+    let wat = with(&handler(BATCH, body), once);
     let host = Host::start();
     assert_ok(&host.run(&wat, 1).await);
-    let wrong = wat.replace(
-        "(func (export \"_initialize\")",
-        "(func (export \"_initialize\") (param i32)",
-    );
+    let wrong = wat.replace(r#""_initialize")"#, r#""_initialize") (param i32)"#);
     let refused = host.try_load(&wrong).await.err().map(|e| e.to_string());
     assert!(refused.is_some_and(|why| why.contains("_initialize: () -> ()")));
 }
