@@ -173,7 +173,7 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine;
+    use crate::engine::Engines;
 
     const MODULE: &str = "(module (func (export \"f\") (result i32) i32.const 7))";
 
@@ -187,23 +187,24 @@ mod tests {
     fn an_artifact_is_found_again_and_a_damaged_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("artifacts");
-        let engine = engine::of_compiler().unwrap();
+        let engines = Engines::of_compiler().unwrap();
+        let [engine, _] = engines.all();
         let artifacts = Artifacts::open(&folder, "engine").unwrap();
-        assert!(artifacts.load(&engine, "m").is_none());
-        artifacts.keep("m", &artifact(&engine)).unwrap();
-        assert!(artifacts.load(&engine, "m").is_some());
+        assert!(artifacts.load(engine, "m").is_none());
+        artifacts.keep("m", &artifact(engine)).unwrap();
+        assert!(artifacts.load(engine, "m").is_some());
         let path = folder.join("engine/m");
         let mut bytes = fs::read(&path).unwrap();
         for at in [0, bytes.len() / 2, bytes.len() - 1] {
             bytes[at] ^= 1;
             write(&path, &bytes).unwrap();
-            assert!(artifacts.load(&engine, "m").is_none(), "byte {at}");
+            assert!(artifacts.load(engine, "m").is_none(), "byte {at}");
             bytes[at] ^= 1;
         }
         write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        assert!(artifacts.load(&engine, "m").is_none(), "cut");
-        artifacts.keep("m", &artifact(&engine)).unwrap();
-        assert!(artifacts.load(&engine, "m").is_some(), "compiled again");
+        assert!(artifacts.load(engine, "m").is_none(), "cut");
+        artifacts.keep("m", &artifact(engine)).unwrap();
+        assert!(artifacts.load(engine, "m").is_some(), "compiled again");
         Artifacts::open(&folder, "another").unwrap();
         assert!(!path.exists(), "nobody reads those of another engine");
     }
@@ -211,20 +212,21 @@ mod tests {
     #[test]
     fn what_was_not_used_for_longest_makes_room() {
         let folder = tempfile::tempdir().unwrap();
-        let engine = engine::of_compiler().unwrap();
+        let engines = Engines::of_compiler().unwrap();
+        let [engine, _] = engines.all();
         let artifacts = Artifacts::open(folder.path(), "engine").unwrap();
-        let bytes = artifact(&engine);
+        let bytes = artifact(engine);
         for (seconds, name) in (1_000..).zip(["a", "b", "c"]) {
             artifacts.keep(name, &bytes).unwrap();
             let file = File::open(folder.path().join("engine").join(name)).unwrap();
             let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
             file.set_modified(time).unwrap();
         }
-        assert!(artifacts.load(&engine, "a").is_some());
+        assert!(artifacts.load(engine, "a").is_some());
         artifacts.make_room(bytes.len() as u64 * 2);
         let there: Vec<bool> = ["a", "b", "c"]
             .iter()
-            .map(|name| artifacts.load(&engine, name).is_some())
+            .map(|name| artifacts.load(engine, name).is_some())
             .collect();
         assert_eq!(there, [true, false, true]);
     }
