@@ -24,7 +24,7 @@ use crate::{paths, program};
 /// Where a host keeps what it compiled, below its data.
 const COMPILED: &str = "artifacts";
 
-/// How long a host may take to handle three records.
+/// How long a host may take to handle some records.
 const HANDLED_LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 
@@ -218,11 +218,10 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     program::quiet(copy.args(["-a", "--"]).arg(from).arg(to)).map(|_| ())
 }
 
-/// Deploys a module, puts three records and waits until they are handled; what it cost.
+/// Deploys a module and gives it three records, then three hundred; what it cost.
 fn run(host: &Host, built: &Built) -> Result<String> {
     let name = built.language;
     let module = built.module.to_str().context("a path in UTF-8")?;
-    let records = built.records.to_str().context("a path in UTF-8")?;
     let began = Instant::now();
     host.text(&["functions", "deploy", name, module])?;
     let deployed = began.elapsed();
@@ -236,28 +235,107 @@ fn run(host: &Host, built: &Built) -> Result<String> {
         "--function",
         name,
     ];
-    host.text(&[&mapping[..], &["--set", partial]].concat())?;
-    host.text(&["put", name, records])?;
+    let settings = ["--batch-size", "1000", "--set", partial];
+    host.text(&[&mapping[..], &settings].concat())?;
+    let few = handled(host, built, 1, Cost::default())?;
+    let many = handled(host, built, 100, few)?;
+    let bytes = fs::metadata(&built.module)?.len();
+    let [start, record] = few.apart(many.since(few));
+    Ok(format!(
+        "{} KiB, deployed in {:.1} s; {:.0} fuel and {:.0} us to start, {:.0} fuel and {:.1} us a record",
+        bytes >> 10,
+        deployed.as_secs_f64(),
+        start.fuel,
+        start.micros,
+        record.fuel,
+        record.micros,
+    ))
+}
+
+/// What a mapping has done so far.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    records: f64,
+    invocations: f64,
+    fuel: f64,
+    micros: f64,
+}
+
+impl Cost {
+    fn since(self, before: Self) -> Self {
+        Self {
+            records: self.records - before.records,
+            invocations: self.invocations - before.invocations,
+            fuel: self.fuel - before.fuel,
+            micros: self.micros - before.micros,
+        }
+    }
+
+    /// What an invocation costs without its records, and what a record costs.
+    fn apart(self, other: Self) -> [Self; 2] {
+        let both = self.invocations * other.records - other.invocations * self.records;
+        let solve = |own: f64, others: f64| {
+            [
+                (own * other.records - others * self.records) / both,
+                (self.invocations * others - other.invocations * own) / both,
+            ]
+        };
+        let [fuel, micros] = [
+            solve(self.fuel, other.fuel),
+            solve(self.micros, other.micros),
+        ];
+        [0, 1].map(|n| Self {
+            fuel: fuel[n],
+            micros: micros[n],
+            ..Self::default()
+        })
+    }
+}
+
+/// Puts the records so many times over, and waits until they are handled.
+fn handled(host: &Host, built: &Built, times: usize, before: Cost) -> Result<Cost> {
+    let name = built.language;
+    let records = built.records.with_extension(format!("{times}"));
+    fs::write(&records, fs::read_to_string(&built.records)?.repeat(times))?;
+    host.text(&["put", name, records.to_str().context("a path in UTF-8")?])?;
+    let expected = before.records + (3 * times) as f64;
     let deadline = Instant::now() + HANDLED_LIMIT;
     loop {
         let counters = host.json(&["counters", name])?;
         let mapping = host.json(&["mappings", "describe", name])?;
         // A Lambda function has no counters: it prints.
         let counter = &counters["counters"][0];
-        let counted =
-            name == "python-lambda" || counter["name"] == "views" && counter["value"] == 3;
-        if counted && mapping["processed"] == 3 {
-            let bytes = fs::metadata(&built.module)?.len();
-            return Ok(format!(
-                "{} KiB, deployed in {:.1} s, {} fuel for 3 records",
-                bytes >> 10,
-                deployed.as_secs_f64(),
-                mapping["fuel"]
-            ));
+        let counted = counter["name"] == "views" && counter["value"].as_f64() == Some(expected);
+        let number = |key: &str| mapping[key].as_f64().unwrap_or_default();
+        if number("processed") >= expected && (counted || name == "python-lambda") {
+            return Ok(Cost {
+                records: number("processed"),
+                invocations: number("invocations"),
+                fuel: number("fuel"),
+                micros: number("duration_micros"),
+            });
         }
         if Instant::now() > deadline {
-            bail!("three records were not handled: {counters} {mapping}");
+            bail!("{expected} records were not handled: {counters} {mapping}");
         }
         thread::sleep(POLL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invocation_and_a_record_are_told_apart() {
+        let cost = |invocations: f64, records: f64| Cost {
+            records,
+            invocations,
+            fuel: 1000.0 * invocations + 7.0 * records,
+            micros: 50.0 * invocations + 0.5 * records,
+        };
+        let [start, record] = cost(2.0, 3.0).apart(cost(4.0, 300.0));
+        assert!((start.fuel - 1000.0).abs() < 1e-6 && (record.fuel - 7.0).abs() < 1e-6);
+        assert!((start.micros - 50.0).abs() < 1e-6 && (record.micros - 0.5).abs() < 1e-6);
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn rust(folder: &Path) -> anyhow::Result<PathBuf> {
         "--message-format=json-render-diagnostics",
     ]);
     let said = tools::heard(&mut cargo)?;
-    let made = said.lines().filter_map(|line| {
+    let mut made = said.lines().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
         let files = message["filenames"].as_array()?;
         let module = files.iter().filter_map(Value::as_str);
@@ -49,7 +49,7 @@ pub(super) fn rust(folder: &Path) -> anyhow::Result<PathBuf> {
             .map(PathBuf::from)
             .find(|f| f.extension().is_some_and(|e| e == "wasm"))
     });
-    made.last()
+    made.next_back()
         .context("cargo made no module: the library needs crate-type = [\"cdylib\", \"rlib\"]")
 }
 

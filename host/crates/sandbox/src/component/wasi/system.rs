@@ -15,6 +15,9 @@ use crate::wasi::{CLOCK_STEP, nanos};
 /// Most random bytes of one call: the host makes them before the guest has room for them.
 const MAX_RANDOM_BYTES: u64 = 1 << 20;
 
+/// Directories that are open from the beginning, with their names.
+type Directories = Vec<(Resource<Descriptor>, String)>;
+
 pub(super) fn add(mut linker: Linker<'_>, path: &str) -> Result<()> {
     match path {
         "wasi:cli/environment" => add_environment(linker),
@@ -40,7 +43,7 @@ pub(super) fn add(mut linker: Linker<'_>, path: &str) -> Result<()> {
         ),
         "wasi:filesystem/preopens" => linker.func_wrap(
             "get-directories",
-            |mut store: Store<'_>, (): ()| -> Result<(Vec<(Resource<Descriptor>, String)>,)> {
+            |mut store: Store<'_>, (): ()| -> Result<(Directories,)> {
                 charge(&mut store, CALL_FUEL)?;
                 Ok((Vec::new(),))
             },
