@@ -79,6 +79,12 @@ fn manifest(name: &str, language: Language) -> String {
         Language::PythonLambda => "report_batch_item_failures = true\n",
         _ => "",
     };
+    let fuel = match language {
+        Language::Python | Language::PythonLambda | Language::Javascript => {
+            "# An interpreter needs more than the default of 500,000.\nfuel_per_record = 2000000\n"
+        }
+        Language::Rust | Language::C | Language::Go => "",
+    };
     format!(
         r#"# `shardmill build` makes the module, `shardmill serve` runs it on what is put into the stream:
 #     shardmill put clicks FILE
@@ -94,7 +100,7 @@ shards = 1
 [[function]]
 name = "{name}"
 wasm = "{name}.wasm"
-
+{fuel}
 [[mapping]]
 name = "{name}"
 stream = "clicks"
