@@ -1,9 +1,10 @@
-//! The command line: one file per command. All but `serve`, `test` and `repair` are clients of a running
+//! The command line: one file per command. All but `new`, `build`, `serve`, `test` and `repair` are clients of a running
 //! host, over its HTTP interface, and do not look at its files.
 //!
 //! Exit codes: 0 done; 1 a mistake, or the host could not do it; 2 bad arguments.
 
 mod aliases;
+mod build;
 mod client;
 mod counters;
 mod deliveries;
@@ -11,6 +12,7 @@ mod failures;
 mod functions;
 mod invoke;
 mod mappings;
+mod new;
 mod print;
 mod put;
 mod repair;
@@ -46,6 +48,10 @@ struct Arguments {
 enum AnyCommand {
     #[command(flatten)]
     Now(Box<Command>),
+    /// Write a new handler, with a test and a manifest
+    New(new::Arguments),
+    /// Build the handler in a folder
+    Build(build::Arguments),
     /// Run scenarios: tests of handlers on simulated time, without a host
     Test(test::Arguments),
 }
@@ -168,6 +174,8 @@ pub fn main(sandbox: NewSandbox, simulated: NewSimulated) -> ExitCode {
     let command = match Arguments::parse().command {
         AnyCommand::Now(command) => *command,
         // Each scenario has a runtime of its own, with a clock of its own.
+        AnyCommand::New(arguments) => return exit(new::run(&arguments)),
+        AnyCommand::Build(arguments) => return exit(build::run(&arguments)),
         AnyCommand::Test(arguments) => return exit(test::run(&arguments, simulated)),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -4,6 +4,7 @@
 //! Nothing of a manifest is used unless all of it is good. Its rules and defaults are in
 //! `docs/manifest.md`.
 
+mod build;
 mod check;
 mod check_alias;
 mod check_delivery;
@@ -13,6 +14,7 @@ mod reconcile;
 mod table;
 mod watch;
 
+pub use build::{BuildSpec, Language};
 pub(crate) use check::{check_function, check_mapping, instant};
 pub(crate) use check_alias::check_alias;
 pub(crate) use check_delivery::check_on_failure;
@@ -58,6 +60,8 @@ pub struct Manifest {
     pub tenants: Vec<TenantSpec>,
     /// Who may see to all tenants.
     pub operators: Vec<OperatorSpec>,
+    /// How `shardmill build` makes the module next to it.
+    pub build: Option<BuildSpec>,
 }
 
 /// How the host itself runs. The command line's flags win over it.

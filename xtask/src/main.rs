@@ -14,6 +14,7 @@ mod progress;
 mod sim;
 mod step;
 mod tally;
+mod templates;
 mod test;
 mod wasm_target;
 
@@ -44,6 +45,8 @@ enum Command {
     WasmTarget,
     /// Build every handler below `handlers/` to wasm
     Guests,
+    /// Write, test, build and run the template of each language
+    Templates,
 }
 
 fn main() -> ExitCode {
@@ -65,6 +68,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::WasmTarget => {
             println!("{}", wasm_target::describe(&wasm_target::ensure()?));
         }
+        Command::Templates => return test::templates(),
         Command::Guests => {
             for file in guests::build()? {
                 println!("{}", file.display());

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::step::{Ending, Steps};
 use crate::tally::Tally;
-use crate::{clients, guests, paths, program, wasm_target};
+use crate::{clients, guests, paths, program, templates, wasm_target};
 
 /// Runs all steps; the exit code says whether everything passed.
 ///
@@ -38,9 +38,29 @@ pub(crate) fn run() -> Result<ExitCode> {
     if built == Ending::Good {
         steps.run("tests", tests);
         steps.run("clients", clients::test);
+        steps.run("templates", templates::test);
     } else {
         Steps::leave_out("tests", "the build failed");
         Steps::leave_out("clients", "the build failed");
+        Steps::leave_out("templates", "the build failed");
+    }
+    Ok(match steps.finish() {
+        Ending::Good => ExitCode::SUCCESS,
+        Ending::Bad => ExitCode::FAILURE,
+    })
+}
+
+/// The templates of `shardmill new` alone.
+///
+/// # Errors
+/// None: what fails is counted.
+pub(crate) fn templates() -> Result<ExitCode> {
+    let mut steps = Steps::default();
+    let built = steps.prepare("build", || cargo(&["build", "--workspace", "--bins"]));
+    if built == Ending::Good {
+        steps.run("templates", templates::test);
+    } else {
+        Steps::leave_out("templates", "the build failed");
     }
     Ok(match steps.finish() {
         Ending::Good => ExitCode::SUCCESS,

@@ -17,6 +17,7 @@ use shardmill_core::limits::{
 use shardmill_core::mapping::{BadPolicy, OnExhausted, Policy, StartingPosition};
 use shardmill_core::{Scope, Stream, UnixMillis};
 
+use super::build::check_build;
 use super::check_alias::check_named;
 use super::check_delivery::{check_delivery, check_on_failure, check_queue};
 use super::check_tenants::{check_tenants, check_tls};
@@ -67,6 +68,10 @@ pub(super) fn check(raw: RawManifest, base: &Path) -> Result<Manifest, BadKey> {
     let mut manifest = Manifest {
         server,
         prune: raw.prune,
+        build: raw
+            .build
+            .map(|build| check_build(build, base))
+            .transpose()?,
         delivery: check_delivery(raw.delivery, raw.s3)?,
         tenants,
         operators,

@@ -12,6 +12,7 @@ use crate::tenancy::Secret;
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RawManifest {
     pub(crate) prune: bool,
+    pub(crate) build: Option<BuildTable>,
     pub(crate) server: ServerTable,
     pub(crate) stream: Vec<StreamTable>,
     pub(crate) function: Vec<FunctionTable>,
@@ -23,6 +24,13 @@ pub(crate) struct RawManifest {
     pub(crate) tenant: Vec<TenantTable>,
     pub(crate) operator: Vec<OperatorTable>,
     pub(crate) tls: Option<TlsTable>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct BuildTable {
+    pub(crate) language: Option<String>,
+    pub(crate) output: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]

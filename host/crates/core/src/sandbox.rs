@@ -142,12 +142,14 @@ pub enum LoadError {
     /// Not WebAssembly, or not valid, or a proposal that is switched off.
     #[error("not a usable WebAssembly module: {0}")]
     Invalid(String),
-    /// A kind of file that is refused: a component, a precompiled artifact.
+    /// A kind of file that is refused: a precompiled artifact.
     #[error("{0}")]
     Refused(String),
     /// An import that the host does not offer.
     #[error(
-        "import {module:?} {name:?} is not offered: a handler may import wasi_snapshot_preview1 and shardmill"
+        "import {module:?} {name:?} is not offered: a core module may import wasi_snapshot_preview1 and shardmill, a \
+         component shardmill:handler/host@1 and, as far as they are of version 0.2, wasi:cli, wasi:clocks, \
+         wasi:filesystem, wasi:io, wasi:random and wasi:sockets"
     )]
     Import {
         /// The import's module.

@@ -17,9 +17,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
 use sha2::{Digest as _, Sha256};
-use wasmtime::{Engine, Module};
+use wasmtime::component::Component;
+use wasmtime::{Engine, Module, Precompiled};
 
-use crate::module::hex;
+use crate::module::{Compiled, hex};
 
 /// Bytes of all artifacts, above which those go that were not used for longest.
 const MAX_BYTES: u64 = 4 << 30;
@@ -68,8 +69,8 @@ impl Artifacts {
         Ok(Self { folder })
     }
 
-    /// The module with this digest, if it is here and whole.
-    pub(crate) fn load(&self, engine: &Engine, digest: &str) -> Option<Module> {
+    /// What was compiled from the wasm with this digest, if it is here and whole.
+    pub(crate) fn load(&self, engine: &Engine, digest: &str) -> Option<Compiled> {
         let path = self.folder.join(digest);
         let sum = fs::read_to_string(sum_of(&path)).ok()?;
         let mut file = File::open(&path).ok()?;
@@ -92,7 +93,12 @@ impl Artifacts {
         // SAFETY: the file is in a folder that only we write to, has the digest of what our own
         // compiler made, and is never written in place.
         #[expect(unsafe_code, reason = "native code of our own compiler")]
-        let loaded = unsafe { Module::deserialize_open_file(engine, file) };
+        let loaded = match Engine::detect_precompiled_file(&path) {
+            Ok(Some(Precompiled::Component)) => unsafe {
+                Component::deserialize_file(engine, &path).map(Compiled::Component)
+            },
+            _ => unsafe { Module::deserialize_open_file(engine, file).map(Compiled::Module) },
+        };
         loaded
             .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "a compiled module cannot be used"))
             .ok()
@@ -102,11 +108,14 @@ impl Artifacts {
     ///
     /// # Errors
     /// It is none of this engine's.
-    pub(crate) fn just_made(engine: &Engine, artifact: &[u8]) -> wasmtime::Result<Module> {
+    pub(crate) fn just_made(engine: &Engine, artifact: &[u8]) -> wasmtime::Result<Compiled> {
         // SAFETY: it comes from our own compiler, through a pipe that nobody else holds.
         #[expect(unsafe_code, reason = "native code of our own compiler")]
-        unsafe {
-            Module::deserialize(engine, artifact)
+        match Engine::detect_precompiled(artifact) {
+            Some(Precompiled::Component) => unsafe {
+                Component::deserialize(engine, artifact).map(Compiled::Component)
+            },
+            _ => unsafe { Module::deserialize(engine, artifact).map(Compiled::Module) },
         }
     }
 
@@ -164,7 +173,7 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine;
+    use crate::engine::Engines;
 
     const MODULE: &str = "(module (func (export \"f\") (result i32) i32.const 7))";
 
@@ -178,23 +187,24 @@ mod tests {
     fn an_artifact_is_found_again_and_a_damaged_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("artifacts");
-        let engine = engine::of_compiler().unwrap();
+        let engines = Engines::of_compiler().unwrap();
+        let [engine, _] = engines.all();
         let artifacts = Artifacts::open(&folder, "engine").unwrap();
-        assert!(artifacts.load(&engine, "m").is_none());
-        artifacts.keep("m", &artifact(&engine)).unwrap();
-        assert!(artifacts.load(&engine, "m").is_some());
+        assert!(artifacts.load(engine, "m").is_none());
+        artifacts.keep("m", &artifact(engine)).unwrap();
+        assert!(artifacts.load(engine, "m").is_some());
         let path = folder.join("engine/m");
         let mut bytes = fs::read(&path).unwrap();
         for at in [0, bytes.len() / 2, bytes.len() - 1] {
             bytes[at] ^= 1;
             write(&path, &bytes).unwrap();
-            assert!(artifacts.load(&engine, "m").is_none(), "byte {at}");
+            assert!(artifacts.load(engine, "m").is_none(), "byte {at}");
             bytes[at] ^= 1;
         }
         write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        assert!(artifacts.load(&engine, "m").is_none(), "cut");
-        artifacts.keep("m", &artifact(&engine)).unwrap();
-        assert!(artifacts.load(&engine, "m").is_some(), "compiled again");
+        assert!(artifacts.load(engine, "m").is_none(), "cut");
+        artifacts.keep("m", &artifact(engine)).unwrap();
+        assert!(artifacts.load(engine, "m").is_some(), "compiled again");
         Artifacts::open(&folder, "another").unwrap();
         assert!(!path.exists(), "nobody reads those of another engine");
     }
@@ -202,20 +212,21 @@ mod tests {
     #[test]
     fn what_was_not_used_for_longest_makes_room() {
         let folder = tempfile::tempdir().unwrap();
-        let engine = engine::of_compiler().unwrap();
+        let engines = Engines::of_compiler().unwrap();
+        let [engine, _] = engines.all();
         let artifacts = Artifacts::open(folder.path(), "engine").unwrap();
-        let bytes = artifact(&engine);
+        let bytes = artifact(engine);
         for (seconds, name) in (1_000..).zip(["a", "b", "c"]) {
             artifacts.keep(name, &bytes).unwrap();
             let file = File::open(folder.path().join("engine").join(name)).unwrap();
             let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
             file.set_modified(time).unwrap();
         }
-        assert!(artifacts.load(&engine, "a").is_some());
+        assert!(artifacts.load(engine, "a").is_some());
         artifacts.make_room(bytes.len() as u64 * 2);
         let there: Vec<bool> = ["a", "b", "c"]
             .iter()
-            .map(|name| artifacts.load(&engine, name).is_some())
+            .map(|name| artifacts.load(engine, name).is_some())
             .collect();
         assert_eq!(there, [true, false, true]);
     }

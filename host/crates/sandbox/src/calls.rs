@@ -15,11 +15,11 @@ use crate::guest::{Guest, charge, mark, memory, out_of_bounds, range};
 pub(crate) const MODULE: &str = "shardmill";
 
 // Prices in fuel: `docs/abi.md`, "Price in fuel". Each byte that crosses costs one more.
-const PROGRESS_FUEL: u64 = 10;
-const COUNTER_FUEL: u64 = 100;
-const STATE_FUEL: u64 = 500;
-const EMIT_FUEL: u64 = 1_000;
-const LOG_FUEL: u64 = 200;
+pub(crate) const PROGRESS_FUEL: u64 = 10;
+pub(crate) const COUNTER_FUEL: u64 = 100;
+pub(crate) const STATE_FUEL: u64 = 500;
+pub(crate) const EMIT_FUEL: u64 = 1_000;
+pub(crate) const LOG_FUEL: u64 = 200;
 
 /// Offers the calls to guests.
 pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> Result<()> {

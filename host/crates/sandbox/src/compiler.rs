@@ -18,7 +18,8 @@ use shardmill_core::sandbox::LoadError;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
-use crate::engine;
+use crate::component::is_component;
+use crate::engine::Engines;
 
 /// First argument of the child process.
 pub const COMPILE_MODULE: &str = "compile-module";
@@ -166,17 +167,23 @@ fn answer(arguments: impl Iterator<Item = OsString>) -> std::io::Result<(u8, Vec
     limit(Resource::Cpu, cpu, cpu + 1)?;
     limit(Resource::As, memory, memory)?;
     limit(Resource::Core, 0, 0)?;
-    let engine = match engine::of_compiler() {
-        Ok(engine) => engine,
+    let engines = match Engines::of_compiler() {
+        Ok(engines) => engines,
         Err(error) => return Ok((FOREIGN, format!("{error:#}").into())),
     };
-    if engine::fingerprint(&engine) != fingerprint {
+    if engines.fingerprint() != fingerprint {
         let why = "its engine is not the host's: the program was replaced, so restart the host";
         return Ok((FOREIGN, why.into()));
     }
     let mut wasm = Vec::new();
     std::io::stdin().lock().read_to_end(&mut wasm)?;
-    Ok(match engine.precompile_module(&wasm) {
+    let engine = engines.of(&wasm);
+    let compiled = if is_component(&wasm) {
+        engine.precompile_component(&wasm)
+    } else {
+        engine.precompile_module(&wasm)
+    };
+    Ok(match compiled {
         Ok(artifact) => (ARTIFACT, artifact),
         Err(error) => (INVALID, format!("{error:#}").into()),
     })

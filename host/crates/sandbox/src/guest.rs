@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use shardmill_core::sandbox::StateView;
-use wasmtime::{Caller, Error, Extern, Memory, Result, Trap};
+use wasmtime::{AsContextMut, Caller, Error, Extern, Memory, Result, StoreContextMut, Trap};
 
 use crate::effects::EffectBuffer;
 use crate::limiter::Limiter;
@@ -76,15 +76,16 @@ impl Ledger {
 ///
 /// # Errors
 /// [`Stop::OutOfFuel`].
-pub(crate) fn charge(caller: &mut Caller<'_, Guest>, price: u64) -> Result<()> {
-    let left = caller.get_fuel()?;
-    let guest = caller.data_mut();
+pub(crate) fn charge(mut caller: impl AsContextMut<Data = Guest>, price: u64) -> Result<()> {
+    let mut store = caller.as_context_mut();
+    let left = store.get_fuel()?;
+    let guest = store.data_mut();
     guest.ledger.unsettled = guest.ledger.unsettled.saturating_add(price);
     if guest.ledger.unsettled > left {
         return Err(Stop::OutOfFuel.into());
     }
     if guest.ledger.unsettled >= SETTLE_FUEL {
-        return settle(caller, left);
+        return settle(store, left);
     }
     Ok(())
 }
@@ -97,15 +98,15 @@ pub(crate) fn mark(caller: &mut Caller<'_, Guest>) -> Result<()> {
     Ok(())
 }
 
-fn settle(caller: &mut Caller<'_, Guest>, left: u64) -> Result<()> {
-    let guest = caller.data_mut();
+fn settle(mut store: StoreContextMut<'_, Guest>, left: u64) -> Result<()> {
+    let guest = store.data_mut();
     let left = left - std::mem::take(&mut guest.ledger.unsettled);
     let before = guest.ledger.interval;
     let interval = guest.ledger.next_interval(guest.signals.slice(), left);
     if interval != before {
-        caller.fuel_async_yield_interval(Some(interval))?;
+        store.fuel_async_yield_interval(Some(interval))?;
     }
-    caller.set_fuel(left)
+    store.set_fuel(left)
 }
 
 /// The guest's memory.

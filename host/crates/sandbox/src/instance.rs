@@ -9,10 +9,11 @@
 //! belong on standard error. Nothing at all counts as `null`, as from a Lambda function that
 //! returns nothing.
 
+mod component;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use shardmill_core::abi::{self, ANSWER_MIN_BYTES, Answer, event_len, read_answer, write_event};
 use shardmill_core::limits::FunctionLimits;
 use shardmill_core::outcome::{Cause, Failure};
@@ -23,17 +24,18 @@ use shardmill_core::{BatchContext, Outcome, UnixMillis};
 use wasmtime::{Instance, Memory, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
 
 use crate::admission::Reservation;
+use crate::component::{MAX_HANDLES, MAX_LIFTED_BYTES};
 use crate::effects::{EffectBuffer, Keep, Tagging};
 use crate::guest::{Guest, Ledger};
 use crate::limiter::Limiter;
 use crate::meter::{Cut, Meter, SLICE_FUEL, Signals};
-use crate::module::{Code, Exports, LoadedModule, carrier_of};
+use crate::module::{Code, CoreCode, Exports, LoadedModule, carrier_of};
 use crate::output::{MAX_RESPONSE_BYTES, Output};
 use crate::trap::{self, Circumstances, Stop};
 use crate::wasi::Wasi;
 
-/// Fuel for a start function and `shardmill_abi_v1`.
-const ABI_FUEL: u64 = 10_000_000;
+/// Fuel for a start function and for saying the mode; an interpreter's needs millions.
+const ABI_FUEL: u64 = 100_000_000;
 
 /// What a guest returned, before it is judged.
 enum Returned {
@@ -119,13 +121,15 @@ pub(crate) async fn attempt(
         memory_bytes: guest.limiter.memory_peak(),
         duration: meter.used(),
     };
-    report(ended, guest, timeout, usage, module.carrier)
+    report(ended, guest, timeout, usage, module)
 }
 
-/// Asks a module of the packed ABI what it is, on an instance that is thrown away.
+/// Asks a guest of the packed ABI what it is, on an instance that is thrown away.
 pub(crate) async fn ask_abi(code: &Code, signals: Arc<Signals>) -> Result<Carrier, LoadError> {
-    let Exports::Packed { abi, .. } = &code.exports else {
-        return Ok(Carrier::Command);
+    let name = match code {
+        Code::Core(code) if matches!(code.exports, Exports::Packed { .. }) => "shardmill_abi_v1",
+        Code::Component(code) if !code.is_command() => "abi",
+        Code::Core(_) | Code::Component(_) => return Ok(Carrier::Command),
     };
     let limits = FunctionLimits::default();
     let guest = Guest {
@@ -138,17 +142,18 @@ pub(crate) async fn ask_abi(code: &Code, signals: Arc<Signals>) -> Result<Carrie
         wasi: Wasi::new(Arc::default(), UnixMillis(0), [0; 32]),
         memory: None,
     };
-    let failed = |what: String| LoadError::Abi(format!("shardmill_abi_v1 {what}"));
+    let failed = |what: String| LoadError::Abi(format!("{name} {what}"));
     let mut store = store(code, guest);
     let mut meter = Meter::new(shardmill_core::limits::MIN_TIMEOUT);
     let asked = meter.run(&signals, async {
-        let instance = instantiate(code, &mut store, ABI_FUEL).await?;
-        typed::<(), i32>(&mut store, &instance, abi)?
-            .call_async(&mut store, ())
-            .await
+        give_fuel(&mut store, ABI_FUEL)?;
+        match code {
+            Code::Core(code) => ask_module(code, &mut store).await,
+            Code::Component(code) => component::ask(code, &mut store).await,
+        }
     });
     match asked.await {
-        Ok(Ok(word)) => carrier_of(word),
+        Ok(Ok(word)) => carrier_of(name, word),
         Ok(Err(error)) => {
             let guest = store.into_data();
             let stderr_tail = guest.output.stderr_tail();
@@ -156,6 +161,7 @@ pub(crate) async fn ask_abi(code: &Code, signals: Arc<Signals>) -> Result<Carrie
                 fuel_allowed: ABI_FUEL,
                 refused: guest.limiter.refused(),
                 stderr_tail: &stderr_tail,
+                is_component: matches!(code, Code::Component(_)),
             };
             Err(failed(match trap::cause(&error, &circumstances) {
                 Ok(cause) => format!("failed: {cause}"),
@@ -171,20 +177,43 @@ pub(crate) async fn ask_abi(code: &Code, signals: Arc<Signals>) -> Result<Carrie
 }
 
 fn store(code: &Code, guest: Guest) -> Store<Guest> {
-    let mut store = Store::new(code.pre.module().engine(), guest);
+    let mut store = Store::new(code.engine(), guest);
     store.limiter(|guest| &mut guest.limiter);
+    store.set_hostcall_fuel(MAX_LIFTED_BYTES);
+    store.set_max_component_handles(MAX_HANDLES);
     store
 }
 
-/// A fresh instance; its start function already runs on this fuel.
-async fn instantiate(
-    code: &Code,
-    store: &mut Store<Guest>,
-    fuel: u64,
-) -> wasmtime::Result<Instance> {
+/// What everything of the guest runs on, its start function first.
+fn give_fuel(store: &mut Store<Guest>, fuel: u64) -> wasmtime::Result<()> {
     store.set_fuel(fuel)?;
-    store.fuel_async_yield_interval(Some(SLICE_FUEL))?;
-    code.pre.instantiate_async(&mut *store).await
+    store.fuel_async_yield_interval(Some(SLICE_FUEL))
+}
+
+/// A fresh instance, whose constructors have run.
+async fn reactor(
+    code: &CoreCode,
+    store: &mut Store<Guest>,
+    initialize: Option<&ModuleExport>,
+) -> wasmtime::Result<Instance> {
+    let instance = code.pre.instantiate_async(&mut *store).await?;
+    if let Some(initialize) = initialize {
+        let initialize = typed::<(), ()>(store, &instance, initialize)?;
+        initialize.call_async(&mut *store, ()).await?;
+    }
+    Ok(instance)
+}
+
+async fn ask_module(code: &CoreCode, store: &mut Store<Guest>) -> wasmtime::Result<u32> {
+    let Exports::Packed {
+        abi, initialize, ..
+    } = &code.exports
+    else {
+        return Err(wasmtime::Error::msg("a command has no mode"));
+    };
+    let instance = reactor(code, store, initialize.as_ref()).await?;
+    let abi = typed::<(), u32>(store, &instance, abi)?;
+    abi.call_async(store, ()).await
 }
 
 fn typed<P: WasmParams, R: WasmResults>(
@@ -211,42 +240,61 @@ struct Job<'a> {
 
 impl Job<'_> {
     async fn run(self, store: &mut Store<Guest>) -> wasmtime::Result<Returned> {
-        match &self.module.code.exports {
-            Exports::Packed {
-                prepare,
-                handle,
-                memory,
-                ..
-            } => self.packed(store, (prepare, handle, memory)).await,
-            Exports::Command { start } => self.command(store, start).await,
+        give_fuel(store, self.fuel)?;
+        let code = match &self.module.code {
+            Code::Core(code) => code,
+            Code::Component(code) => return self.component(store, code).await,
+        };
+        match &code.exports {
+            Exports::Packed { .. } => self.packed(store, code).await,
+            Exports::Command { start } => self.command(store, code, start).await,
         }
     }
 
-    async fn packed(
-        self,
-        store: &mut Store<Guest>,
-        (prepare, handle, memory): (&ModuleExport, &ModuleExport, &ModuleExport),
-    ) -> wasmtime::Result<Returned> {
+    /// Bytes of the batch buffer.
+    fn input_len(&self) -> wasmtime::Result<i32> {
+        let len = match &self.input {
+            Input::Records(batch) => batch.packed_len(&self.context),
+            Input::Event { json, .. } => event_len(&self.context, json),
+        };
+        i32::try_from(len).map_err(|_| bad(format!("a batch of {len} bytes does not fit a guest")))
+    }
+
+    /// What a command reads from its standard input.
+    fn give_event(&mut self, store: &mut Store<Guest>) {
+        let guest = store.data_mut();
+        if let Input::Event { json, .. } = &mut self.input {
+            guest.wasi.set_stdin(std::mem::take(json));
+        }
+        guest.output.take_stdout_as_response();
+    }
+
+    async fn packed(self, store: &mut Store<Guest>, code: &CoreCode) -> wasmtime::Result<Returned> {
+        let Exports::Packed {
+            prepare,
+            handle,
+            memory,
+            initialize,
+            ..
+        } = &code.exports
+        else {
+            return Err(wasmtime::Error::msg("a command takes no records"));
+        };
+        let len = self.input_len()?;
         let Self {
             module,
             input,
             context,
             limits,
             count,
-            fuel,
+            fuel: _,
         } = self;
-        let instance = instantiate(&module.code, store, fuel).await?;
+        let instance = reactor(code, store, initialize.as_ref()).await?;
         let memory = instance
             .get_module_export(&mut *store, memory)
             .and_then(wasmtime::Extern::into_memory);
         let memory = memory.ok_or_else(|| wasmtime::Error::msg("a checked export is missing"))?;
         store.data_mut().memory = Some(memory);
-        let len = match &input {
-            Input::Records(batch) => batch.packed_len(&context),
-            Input::Event { json, .. } => event_len(&context, json),
-        };
-        let len = i32::try_from(len)
-            .map_err(|_| bad(format!("a batch of {len} bytes does not fit a guest")))?;
         let prepare = typed::<i32, i32>(store, &instance, prepare)?;
         let ptr = prepare.call_async(&mut *store, len).await?;
         write_input(store, memory, (ptr, len), &input, &context)?;
@@ -259,18 +307,13 @@ impl Job<'_> {
     }
 
     async fn command(
-        self,
+        mut self,
         store: &mut Store<Guest>,
+        code: &CoreCode,
         start: &ModuleExport,
     ) -> wasmtime::Result<Returned> {
-        let stdin = match self.input {
-            Input::Event { json, .. } => json,
-            Input::Records(_) => Bytes::new(),
-        };
-        let guest = store.data_mut();
-        guest.wasi.set_stdin(stdin);
-        guest.output.take_stdout_as_response();
-        let instance = instantiate(&self.module.code, store, self.fuel).await?;
+        self.give_event(store);
+        let instance = code.pre.instantiate_async(&mut *store).await?;
         let start = typed::<(), ()>(store, &instance, start)?;
         match start.call_async(&mut *store, ()).await {
             Err(error) if error.downcast_ref::<Stop>() != Some(&Stop::Exit(0)) => Err(error),
@@ -298,11 +341,16 @@ fn write_input(
             "shardmill_prepare({len}) returned {ptr:#x}, whose bytes are not in a memory of {size:#x}"
         )));
     };
+    write_packed(input, context, out);
+    Ok(())
+}
+
+/// Writes the batch buffer.
+fn write_packed(input: &Input, context: &BatchContext, out: &mut [u8]) {
     match input {
         Input::Records(batch) => batch.write_packed(context, out),
         Input::Event { json, count } => write_event(context, *count, json, out),
     }
-    Ok(())
 }
 
 fn read_output(
@@ -321,6 +369,16 @@ fn read_output(
             memory.len()
         )));
     };
+    judge_answer(bytes, carrier, limits, count)
+}
+
+/// Reads an answer buffer, and whether its status suits the mode.
+fn judge_answer(
+    bytes: &[u8],
+    carrier: Carrier,
+    limits: &FunctionLimits,
+    count: usize,
+) -> wasmtime::Result<Answer> {
     let Carrier::Packed { mode, .. } = carrier else {
         return Err(bad("a command has no answer".into()));
     };
@@ -367,15 +425,16 @@ fn report(
     mut guest: Guest,
     timeout: Duration,
     usage: Usage,
-    carrier: Carrier,
+    module: &LoadedModule,
 ) -> Report {
+    let carrier = module.carrier;
     let named = match &ended {
         Ok(Ok(Returned::Answer(Answer::Error { record, .. }))) if !carrier.is_record_mode() => {
             *record
         }
         _ => None,
     };
-    let outcome = match judge(ended, &mut guest, timeout, usage, carrier) {
+    let outcome = match judge(ended, &mut guest, timeout, usage, module) {
         Ok(outcome) => outcome,
         Err(Ending::Failed(cause)) => Outcome::Failed(Failure {
             cause,
@@ -416,8 +475,9 @@ fn judge(
     guest: &mut Guest,
     timeout: Duration,
     usage: Usage,
-    carrier: Carrier,
+    module: &LoadedModule,
 ) -> Result<Outcome, Ending> {
+    let carrier = module.carrier;
     let returned = match ended {
         Ok(Ok(returned)) => returned,
         Ok(Err(error)) => {
@@ -426,6 +486,7 @@ fn judge(
                 fuel_allowed: usage.fuel_allowed,
                 refused: guest.limiter.refused(),
                 stderr_tail: &stderr_tail,
+                is_component: matches!(module.code, Code::Component(_)),
             };
             return Err(match trap::cause(&error, &circumstances) {
                 Ok(cause) => Ending::Failed(cause),

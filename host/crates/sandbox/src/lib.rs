@@ -15,6 +15,7 @@
 //! - `calls`, `effects`: the host calls and what they leave; `wasi`, `output`: the little of WASI
 //!   that there is
 //! - `limiter`, `trap`: growth, and how a failure is told
+//! - `component`: the same for components: their host calls, their WASI, and what they export
 //! - `module`, `engine`: checking, before any of this; `compiler`, the child process that compiles,
 //!   and `artifacts`, what it made
 
@@ -22,6 +23,7 @@ mod admission;
 mod artifacts;
 mod calls;
 mod compiler;
+mod component;
 mod effects;
 mod engine;
 mod guest;

@@ -5,12 +5,17 @@ use wasmtime::{ResourceLimiter, Result};
 
 /// Elements of a table. The pool's slots have this size.
 pub(crate) const MAX_TABLE_ELEMENTS: usize = 20_000;
-/// Tables of one module: Rust's has one; some toolchains make a second.
+/// Tables of one guest: Rust's has one; a component has one more.
 pub(crate) const MAX_TABLES: u32 = 4;
+/// Memories of one guest: a component may hold two modules with one each.
+pub(crate) const MAX_MEMORIES: u32 = 2;
+/// Core instances of one component: Python's has 14.
+pub(crate) const MAX_CORE_INSTANCES: u32 = 32;
 
 /// One instance's growth.
 pub(crate) struct Limiter {
     memory_allowed: usize,
+    memory: usize,
     memory_peak: usize,
     refused: Option<Refused>,
 }
@@ -28,12 +33,13 @@ impl Limiter {
         let memory_allowed = usize::try_from(memory_allowed).unwrap_or(usize::MAX);
         Self {
             memory_allowed,
+            memory: 0,
             memory_peak: 0,
             refused: None,
         }
     }
 
-    /// Highest size of linear memory, bytes.
+    /// Highest size of linear memory, all of a guest's together, bytes.
     pub(crate) fn memory_peak(&self) -> u64 {
         self.memory_peak as u64
     }
@@ -56,13 +62,19 @@ impl Limiter {
 }
 
 impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
-        let fits = self.allow(
-            desired,
-            self.memory_allowed.min(maximum.unwrap_or(usize::MAX)),
-        );
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> Result<bool> {
+        // The limit is of all memories together, a memory's own maximum of it alone.
+        let others = self.memory.saturating_sub(current);
+        let own = maximum.unwrap_or(usize::MAX).saturating_add(others);
+        let fits = self.allow(others.saturating_add(desired), self.memory_allowed.min(own));
         if fits {
-            self.memory_peak = desired;
+            self.memory = others + desired;
+            self.memory_peak = self.memory_peak.max(self.memory);
         }
         Ok(fits)
     }

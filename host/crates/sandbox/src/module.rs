@@ -3,10 +3,12 @@
 
 use sha2::{Digest, Sha256};
 use shardmill_core::sandbox::{Carrier, LoadError, Mode, Module};
+use wasmtime::component::Component;
 use wasmtime::{
     Engine, ExternType, InstancePre, Linker, ModuleExport, UnknownImportError, ValType,
 };
 
+use crate::component::{self, ComponentCode};
 use crate::guest::Guest;
 use crate::{calls, wasi};
 
@@ -27,8 +29,34 @@ impl Module for LoadedModule {
     }
 }
 
-/// Compiled code, with the exports that are called.
-pub(crate) struct Code {
+/// What a compiler made of an upload.
+pub(crate) enum Compiled {
+    /// A core module.
+    Module(wasmtime::Module),
+    /// A component.
+    Component(Component),
+}
+
+/// Compiled code, linked, with the exports that are called.
+pub(crate) enum Code {
+    /// A core module.
+    Core(CoreCode),
+    /// A component.
+    Component(ComponentCode),
+}
+
+impl Code {
+    /// The engine that it was compiled for.
+    pub(crate) fn engine(&self) -> &Engine {
+        match self {
+            Self::Core(code) => code.pre.module().engine(),
+            Self::Component(code) => code.pre.engine(),
+        }
+    }
+}
+
+/// A core module with the exports that are called.
+pub(crate) struct CoreCode {
     pub(crate) pre: InstancePre<Guest>,
     pub(crate) exports: Exports,
 }
@@ -37,6 +65,8 @@ pub(crate) struct Code {
 pub(crate) enum Exports {
     /// The packed ABI.
     Packed {
+        /// Of a module that is a WASI reactor: called first.
+        initialize: Option<ModuleExport>,
         abi: ModuleExport,
         prepare: ModuleExport,
         handle: ModuleExport,
@@ -66,13 +96,26 @@ pub(crate) fn check_upload(wasm: &[u8], allowed: usize) -> Result<(), LoadError>
 }
 
 /// Compiles in this process. Takes CPU time without a bound.
-pub(crate) fn compile(engine: &Engine, wasm: &[u8]) -> Result<wasmtime::Module, LoadError> {
-    wasmtime::Module::from_binary(engine, wasm)
-        .map_err(|error| LoadError::Invalid(format!("{error:#}")))
+pub(crate) fn compile(engine: &Engine, wasm: &[u8]) -> Result<Compiled, LoadError> {
+    let compiled = if component::is_component(wasm) {
+        Component::from_binary(engine, wasm).map(Compiled::Component)
+    } else {
+        wasmtime::Module::from_binary(engine, wasm).map(Compiled::Module)
+    };
+    compiled.map_err(|error| LoadError::Invalid(format!("{error:#}")))
 }
 
 /// Links what is compiled, and finds its exports.
-pub(crate) fn link(linker: &Linker<Guest>, module: &wasmtime::Module) -> Result<Code, LoadError> {
+pub(crate) fn link(linker: &Linker<Guest>, compiled: &Compiled) -> Result<Code, LoadError> {
+    match compiled {
+        Compiled::Module(module) => link_module(linker, module).map(Code::Core),
+        Compiled::Component(component) => {
+            component::link(linker.engine(), component).map(Code::Component)
+        }
+    }
+}
+
+fn link_module(linker: &Linker<Guest>, module: &wasmtime::Module) -> Result<CoreCode, LoadError> {
     for import in module.imports() {
         if import.module() != wasi::MODULE && import.module() != calls::MODULE {
             return Err(LoadError::Import {
@@ -91,7 +134,7 @@ pub(crate) fn link(linker: &Linker<Guest>, module: &wasmtime::Module) -> Result<
             None => LoadError::Abi(format!("{error:#}")),
         }
     })?;
-    Ok(Code { pre, exports })
+    Ok(CoreCode { pre, exports })
 }
 
 /// SHA-256 in hexadecimal.
@@ -104,16 +147,16 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What `shardmill_abi_v1` says.
-pub(crate) fn carrier_of(word: i32) -> Result<Carrier, LoadError> {
-    const USES_STATE: i32 = 8;
+/// What `shardmill_abi_v1` says, or a component's `abi`.
+pub(crate) fn carrier_of(name: &str, word: u32) -> Result<Carrier, LoadError> {
+    const USES_STATE: u32 = 8;
     let mode = match word & !USES_STATE {
         1 => Mode::Record,
         2 => Mode::Batch,
         4 => Mode::Event,
         _ => {
             return Err(LoadError::Abi(format!(
-                "shardmill_abi_v1 returned {word:#x}: exactly one of 1 (record), 2 (batch) and 4 (event) must be \
+                "{name} returned {word:#x}: exactly one of 1 (record), 2 (batch) and 4 (event) must be \
                  set, 8 (uses keyed state) may be"
             )));
         }
@@ -125,17 +168,9 @@ pub(crate) fn carrier_of(word: i32) -> Result<Carrier, LoadError> {
 }
 
 fn refuse_by_kind(wasm: &[u8]) -> Result<(), LoadError> {
-    /// Version 13, layer 1: what a component has where a core module has its version.
-    const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
     if Engine::detect_precompiled(wasm).is_some() {
         return Err(LoadError::Refused(
             "a precompiled artifact is native code and is not accepted: upload the WebAssembly module".into(),
-        ));
-    }
-    if wasm.starts_with(COMPONENT) {
-        return Err(LoadError::Refused(
-            "components are not supported by this version: build a core module for wasm32-wasip1"
-                .into(),
         ));
     }
     Ok(())
@@ -144,6 +179,7 @@ fn refuse_by_kind(wasm: &[u8]) -> Result<(), LoadError> {
 fn exports(module: &wasmtime::Module) -> Result<Exports, LoadError> {
     use ValType::{I32, I64};
     const PACKED: [&str; 3] = ["shardmill_abi_v1", "shardmill_prepare", "shardmill_handle"];
+    const INITIALIZE: &str = "_initialize";
     let packed = PACKED.iter().any(|name| module.get_export(name).is_some());
     match (packed, module.get_export("_start").is_some()) {
         (true, true) => Err(LoadError::Abi(
@@ -157,6 +193,10 @@ fn exports(module: &wasmtime::Module) -> Result<Exports, LoadError> {
                 .into(),
         )),
         (true, false) => Ok(Exports::Packed {
+            initialize: match module.get_export(INITIALIZE) {
+                Some(_) => Some(function(module, INITIALIZE, &[], &[])?),
+                None => None,
+            },
             abi: function(module, PACKED[0], &[], &[I32])?,
             prepare: function(module, PACKED[1], &[I32], &[I32])?,
             handle: function(module, PACKED[2], &[I32, I32], &[I64])?,

@@ -23,13 +23,13 @@ use wasmtime::{Engine, Linker};
 use crate::admission::Gate;
 use crate::artifacts::Artifacts;
 use crate::compiler::CompilerConfig;
-use crate::engine;
+use crate::engine::{self, Engines};
 use crate::guest::Guest;
 use crate::instance;
 use crate::invoker::Invokers;
 use crate::machine;
 use crate::meter::Signals;
-use crate::module::{self, Code, LoadedModule};
+use crate::module::{self, Code, Compiled, LoadedModule};
 
 /// Modules that are compiled or checked at a time. Each may use every core while it compiles.
 const LOADS: u32 = 2;
@@ -43,7 +43,7 @@ pub struct SandboxConfig {
     /// at least 1 GiB: what counts is what they may use, not what they do.
     pub memory_budget_bytes: u64,
     /// Attempts that run at a time, 1 … 4,096. Default: 1,000, as of an account of Lambda's. Each
-    /// takes 4 GiB of address space.
+    /// takes 12 GiB of address space.
     pub concurrency: u32,
     /// How long an attempt waits for a slot and its memory before it is throttled. Default: 10 s.
     pub admission_timeout: Duration,
@@ -101,10 +101,11 @@ pub struct InUse {
 /// Runs guests with wasmtime.
 pub struct WasmSandbox {
     config: SandboxConfig,
-    engine: Engine,
+    engines: Engines,
     fingerprint: String,
     artifacts: Option<Arc<Artifacts>>,
-    linker: Arc<Linker<Guest>>,
+    /// By engine.
+    linkers: [Arc<Linker<Guest>>; 2],
     invokers: Invokers,
     gate: Arc<Gate>,
     loads: Arc<Semaphore>,
@@ -122,12 +123,17 @@ impl WasmSandbox {
     /// When the system refuses address space or threads.
     pub fn new(config: SandboxConfig) -> Result<Self, StartError> {
         let concurrency = config.concurrency.clamp(1, 4096);
-        let engine = engine::build(concurrency + LOADS, config.invoker_threads)
-            .map_err(|error| StartError(format!("{error:#}")))?;
-        let linker = module::linker(&engine).map_err(|error| StartError(format!("{error:#}")))?;
+        let failed = |error: wasmtime::Error| StartError(format!("{error:#}"));
+        let engines =
+            Engines::build(concurrency + LOADS, config.invoker_threads).map_err(failed)?;
+        let [inlining, plain] = engines.all();
+        let linkers = [
+            Arc::new(module::linker(inlining).map_err(failed)?),
+            Arc::new(module::linker(plain).map_err(failed)?),
+        ];
         let invokers = Invokers::start(config.invoker_threads)
             .map_err(|error| StartError(error.to_string()))?;
-        let fingerprint = engine::fingerprint(&engine);
+        let fingerprint = engines.fingerprint();
         let folder = config
             .compiler
             .as_ref()
@@ -140,10 +146,10 @@ impl WasmSandbox {
             opened.ok().map(Arc::new)
         });
         Ok(Self {
-            engine,
+            engines,
             fingerprint,
             artifacts,
-            linker: Arc::new(linker),
+            linkers,
             invokers,
             gate: Gate::new(Amount {
                 slots: u64::from(concurrency),
@@ -157,13 +163,17 @@ impl WasmSandbox {
     /// What guests hold at this moment: all zero when none runs.
     pub fn in_use(&self) -> InUse {
         let reserved_bytes = self.config.memory_budget_bytes - self.gate.free().bytes;
-        let pool = self.engine.pooling_allocator_metrics();
-        pool.map_or_else(InUse::default, |pool| InUse {
-            instances: pool.core_instances(),
-            memories: pool.memories(),
-            stacks: pool.stacks(),
+        let mut in_use = InUse {
             reserved_bytes,
-        })
+            ..InUse::default()
+        };
+        let engines = self.engines.all().into_iter();
+        for pool in engines.filter_map(Engine::pooling_allocator_metrics) {
+            in_use.instances += pool.core_instances();
+            in_use.memories += pool.memories();
+            in_use.stacks += pool.stacks();
+        }
+        in_use
     }
 
     async fn load(&self, wasm: Bytes) -> Result<Arc<dyn Module>, LoadError> {
@@ -176,7 +186,12 @@ impl WasmSandbox {
             Some(compiler) => Some(self.artifact(compiler, &wasm, &digest).await?),
             None => None,
         };
-        let (linker, engine) = (Arc::clone(&self.linker), self.engine.clone());
+        let engine = self.engines.of(&wasm).clone();
+        let linker = self
+            .linkers
+            .iter()
+            .find(|linker| Engine::same(linker.engine(), &engine));
+        let linker = Arc::clone(linker.ok_or_else(|| refused("its engine has no linker"))?);
         // A compiler in this process cannot be stopped, so it keeps the turn even when nobody waits
         // any more.
         let linked = tokio::task::spawn_blocking(move || {
@@ -204,11 +219,12 @@ impl WasmSandbox {
         compiler: &CompilerConfig,
         wasm: &[u8],
         digest: &str,
-    ) -> Result<wasmtime::Module, LoadError> {
+    ) -> Result<Compiled, LoadError> {
         let refused =
             |why: String| LoadError::Refused(format!("module could not be loaded: {why}"));
+        let engine = self.engines.of(wasm);
         if let Some(artifacts) = self.artifacts.clone() {
-            let (engine, digest) = (self.engine.clone(), digest.to_owned());
+            let (engine, digest) = (engine.clone(), digest.to_owned());
             let found = tokio::task::spawn_blocking(move || artifacts.load(&engine, &digest));
             if let Ok(Some(module)) = found.await {
                 return Ok(module);
@@ -217,7 +233,7 @@ impl WasmSandbox {
         let began = tokio::time::Instant::now();
         let artifact = compiler.compile(wasm, &self.fingerprint).await?;
         tracing::debug!(digest, bytes = artifact.len(), took = ?began.elapsed(), "compiled");
-        let (artifacts, engine) = (self.artifacts.clone(), self.engine.clone());
+        let (artifacts, engine) = (self.artifacts.clone(), engine.clone());
         let digest = digest.to_owned();
         let loaded = tokio::task::spawn_blocking(move || {
             if let Some(artifacts) = artifacts {
@@ -260,7 +276,8 @@ impl WasmSandbox {
         let Ok(module) = module.downcast::<LoadedModule>() else {
             return throttled("the module was loaded by another sandbox".into());
         };
-        if !Engine::same(module.code.pre.module().engine(), &self.engine) {
+        let mut engines = self.engines.all().into_iter();
+        if !engines.any(|engine| Engine::same(module.code.engine(), engine)) {
             return throttled("the module was loaded by another sandbox".into());
         }
         let takes_json = module.carrier.takes_json();

@@ -4,6 +4,7 @@
 mod answers;
 mod calls;
 mod carriers;
+mod components;
 mod figures;
 mod invokers;
 mod limits;

@@ -35,6 +35,9 @@ pub(crate) enum Stop {
     BadAnswer(String),
     #[error("answer of {size} bytes, {allowed} allowed")]
     TooLarge { size: u64, allowed: u64 },
+    /// A call that the host has no answer to.
+    #[error("{0}")]
+    Misuse(String),
 }
 
 /// What is known about an attempt beside its error.
@@ -42,6 +45,8 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) fuel_allowed: u64,
     pub(crate) refused: Option<Refused>,
     pub(crate) stderr_tail: &'a str,
+    /// Whether the guest is a component: what breaks the canonical ABI has no trap of its own.
+    pub(crate) is_component: bool,
 }
 
 /// A guest's failure; or, when it was not the guest's, the reason for a throttle.
@@ -59,6 +64,13 @@ pub(crate) fn cause(error: &Error, circumstances: &Circumstances<'_>) -> Result<
         return Ok(Cause::OutOfMemory {
             asked,
             allowed,
+            frames: frames(error),
+        });
+    }
+    if circumstances.is_component && !error.is::<std::io::Error>() {
+        return Ok(Cause::Trap {
+            trap: error.root_cause().to_string(),
+            message: panic_message(circumstances.stderr_tail).unwrap_or_default(),
             frames: frames(error),
         });
     }
@@ -84,6 +96,11 @@ fn stopped(stop: &Stop, error: &Error, fuel_allowed: u64) -> Result<Cause, Strin
         Stop::TooLarge { size, allowed } => Cause::ResponseTooLarge {
             size: *size,
             allowed: *allowed,
+        },
+        Stop::Misuse(what) => Cause::Trap {
+            trap: what.clone(),
+            message: String::new(),
+            frames: frames(error),
         },
         Stop::OutOfOrder { .. } | Stop::BadAnswer(_) => Cause::BadAnswer {
             reason: stop.to_string(),

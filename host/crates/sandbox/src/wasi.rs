@@ -19,6 +19,7 @@ use rand_chacha::ChaCha12Rng;
 use shardmill_core::UnixMillis;
 use wasmtime::{Caller, FuncType, Linker, Result, Val, ValType};
 
+use crate::component::Pollables;
 use crate::guest::{Guest, charge, memory, range, range_mut};
 use crate::meter;
 use crate::output::Stream;
@@ -29,7 +30,7 @@ pub(crate) const MODULE: &str = "wasi_snapshot_preview1";
 
 const CALL_FUEL: u64 = 100;
 /// What the clocks tell apart, and how far a reading advances the monotonic one.
-const CLOCK_STEP: Duration = Duration::from_micros(1);
+pub(crate) const CLOCK_STEP: Duration = Duration::from_micros(1);
 /// Buffers of one read or write, subscriptions of one poll; as wasi-libc's IOV_MAX.
 const MAX_VECTOR: u32 = 1024;
 
@@ -54,6 +55,8 @@ pub(crate) struct Wasi {
     random: ChaCha12Rng,
     /// Whether a sleep only moves the guest's clock.
     skips_sleeps: bool,
+    /// A component's; preview 1 has none.
+    pub(crate) pollables: Pollables,
 }
 
 impl Wasi {
@@ -70,6 +73,7 @@ impl Wasi {
             monotonic: Duration::ZERO,
             random: ChaCha12Rng::from_seed(seed),
             skips_sleeps: false,
+            pollables: Pollables::default(),
         }
     }
 
@@ -90,10 +94,47 @@ impl Wasi {
             .is_some_and(|closed| !closed)
     }
 
-    fn read_monotonic(&mut self) -> Duration {
+    /// The guest's environment variables.
+    pub(crate) fn environment(&self) -> &Arc<BTreeMap<String, String>> {
+        &self.environment
+    }
+
+    /// The next bytes of standard input, at most `len`; none at its end.
+    pub(crate) fn read_stdin(&mut self, len: usize) -> Bytes {
+        self.stdin.split_to(len.min(self.stdin.len()))
+    }
+
+    /// The wall clock, since the Unix epoch.
+    pub(crate) fn wall(&self) -> Duration {
+        self.wall
+    }
+
+    /// The monotonic clock, without a reading's advance.
+    pub(crate) fn monotonic(&self) -> Duration {
+        self.monotonic
+    }
+
+    /// Reads the monotonic clock, which advances it.
+    pub(crate) fn read_monotonic(&mut self) -> Duration {
         let now = self.monotonic;
-        self.monotonic += CLOCK_STEP;
+        self.monotonic = now.saturating_add(CLOCK_STEP);
         now
+    }
+
+    /// Lets a sleep pass on the guest's clock; whether it takes time.
+    pub(crate) fn pass(&mut self, span: Duration) -> bool {
+        self.monotonic = self.monotonic.saturating_add(span);
+        !self.skips_sleeps
+    }
+
+    /// The next random bytes.
+    pub(crate) fn fill_random(&mut self, out: &mut [u8]) {
+        self.random.fill_bytes(out);
+    }
+
+    /// The next random number.
+    pub(crate) fn random_u64(&mut self) -> u64 {
+        self.random.next_u64()
     }
 }
 
@@ -261,7 +302,7 @@ fn random_get(mut caller: Caller<'_, Guest>, out: i32, len: i32) -> Result<i32> 
     let Some(out) = range_mut(memory, out, len) else {
         return Ok(FAULT);
     };
-    guest.wasi.random.fill_bytes(out);
+    guest.wasi.fill_random(out);
     Ok(SUCCESS)
 }
 
@@ -308,7 +349,7 @@ fn fd_read(
         let Some(into) = range_mut(memory, ptr, take as i32) else {
             return Ok(FAULT);
         };
-        into.copy_from_slice(&guest.wasi.stdin.split_to(take));
+        into.copy_from_slice(&guest.wasi.read_stdin(take));
         read += take as u32;
     }
     put(&mut caller, &[(out, &read.to_le_bytes())])
@@ -379,8 +420,7 @@ async fn poll_oneoff(
         .unwrap_or_default();
     if !wait.is_zero() {
         let signals = Arc::clone(&guest.signals);
-        guest.wasi.monotonic = guest.wasi.monotonic.saturating_add(wait);
-        if !guest.wasi.skips_sleeps {
+        if guest.wasi.pass(wait) {
             meter::sleep(&signals, wait).await;
         }
     }
@@ -459,7 +499,7 @@ fn buffers(
 ) -> Result<Result<Vec<(i32, i32)>, i32>> {
     const VECTOR_BYTES: i32 = 8;
     charge(
-        caller,
+        &mut *caller,
         CALL_FUEL + 8 * u64::from(count.cast_unsigned().min(MAX_VECTOR)),
     )?;
     if count.cast_unsigned() > MAX_VECTOR {
@@ -478,7 +518,7 @@ fn buffers(
 
 /// `answer` if the descriptor is open.
 fn on_open(caller: &mut Caller<'_, Guest>, fd: i32, answer: i32) -> Result<i32> {
-    charge(caller, CALL_FUEL)?;
+    charge(&mut *caller, CALL_FUEL)?;
     Ok(if caller.data().wasi.is_open(fd) {
         answer
     } else {
@@ -489,7 +529,7 @@ fn on_open(caller: &mut Caller<'_, Guest>, fd: i32, answer: i32) -> Result<i32> 
 /// Writes results into the guest's memory, all or nothing of each.
 fn put(caller: &mut Caller<'_, Guest>, results: &[(i32, &[u8])]) -> Result<i32> {
     let bytes: usize = results.iter().map(|(_, bytes)| bytes.len()).sum();
-    charge(caller, CALL_FUEL + bytes as u64)?;
+    charge(&mut *caller, CALL_FUEL + bytes as u64)?;
     let memory = memory(caller)?;
     for (ptr, bytes) in results {
         let Some(out) = range_mut(memory.data_mut(&mut *caller), *ptr, bytes.len() as i32) else {
@@ -500,6 +540,7 @@ fn put(caller: &mut Caller<'_, Guest>, results: &[(i32, &[u8])]) -> Result<i32> 
     Ok(SUCCESS)
 }
 
-fn nanos(span: Duration) -> u64 {
+/// Nanoseconds, as many as fit.
+pub(crate) fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }

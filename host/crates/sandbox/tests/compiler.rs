@@ -21,8 +21,9 @@ const HANDLER: &str = r#"(module
 
 type Test = (&'static str, fn(&Path));
 
-const TESTS: [Test; 7] = [
+const TESTS: [Test; 8] = [
     ("what_was_compiled_is_not_compiled_again", kept),
+    ("a_component_is_compiled_and_kept_too", component),
     ("what_others_may_write_to_is_not_used", not_private),
     ("what_is_no_module_is_refused_with_its_fault", invalid),
     ("too_much_cpu_time_is_an_error", too_slow),
@@ -123,6 +124,41 @@ fn kept(folder: &Path) {
     let again = load(broken.clone(), handler()).expect("the artifact");
     assert_eq!(first.digest(), again.digest());
     let why = refused(load(broken, bomb(1)));
+    assert!(why.contains("/nowhere"), "{why}");
+}
+
+fn component(folder: &Path) {
+    const HANDLER: &str = r#"(component
+        (core module $M (memory (export "memory") 1)
+            (func (export "abi") (result i32) i32.const 2)
+            (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 0)
+            (func (export "handle") (param i32 i32) (result i32) i32.const 0))
+        (core instance $m (instantiate $M))
+        (func (export "abi") (result u32) (canon lift (core func $m "abi")))
+        (func (export "handle") (param "batch" (list u8)) (result (result (list u8) (error string)))
+            (canon lift (core func $m "handle") (memory (core memory $m "memory")) (realloc (core func $m "realloc")))))"#;
+    let wasm = wat::parse_str(HANDLER).expect("a component");
+    let first = load(compiler(folder), wasm.clone()).expect("a component");
+    let broken = CompilerConfig {
+        program: PathBuf::from("/nowhere"),
+        ..compiler(folder)
+    };
+    let again = load(broken.clone(), wasm.clone()).expect("the artifact");
+    assert_eq!(first.digest(), again.digest());
+    // One whose bytes are not those that were written is not run.
+    let artifacts = folder.join("artifacts");
+    let engine = std::fs::read_dir(artifacts).expect("a folder").next();
+    let artifact = engine
+        .expect("one engine")
+        .expect("readable")
+        .path()
+        .join(first.digest());
+    let mut forged = std::fs::read(&artifact).expect("the artifact");
+    let middle = forged.len() / 2;
+    forged[middle] ^= 1;
+    std::fs::remove_file(&artifact).expect("removed");
+    std::fs::write(&artifact, forged).expect("written");
+    let why = refused(load(broken, wasm));
     assert!(why.contains("/nowhere"), "{why}");
 }
 

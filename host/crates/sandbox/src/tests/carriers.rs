@@ -331,7 +331,11 @@ async fn what_is_no_handler_is_refused_with_a_reason() {
             r#"(module (memory (export "memory") 1) (func (export "_start") (drop (i8x16.relaxed_swizzle (v128.const i64x2 0 0) (v128.const i64x2 0 0)))))"#,
             "not a usable",
         ),
-        ("a component", "(component)", "components are not supported"),
+        (
+            "a component",
+            "(component)",
+            "exports neither abi and handle",
+        ),
     ] {
         let error = host
             .try_load(wat)
@@ -341,6 +345,19 @@ async fn what_is_no_handler_is_refused_with_a_reason() {
             .to_string();
         assert!(error.contains(reason), "{name}: {error}");
     }
+}
+
+#[tokio::test]
+async fn the_constructors_of_a_reactor_run_before_anything_else() {
+    let body = "(if (i32.ne (i32.load (i32.const 0x100)) (i32.const 7)) (then unreachable))";
+    let once = r#"(func (export "_initialize") (i32.store (i32.const 0x100)
+        (i32.add (i32.load (i32.const 0x100)) (i32.const 7))))"#;
+    let wat = with(&handler(BATCH, body), once);
+    let host = Host::start();
+    assert_ok(&host.run(&wat, 1).await);
+    let wrong = wat.replace(r#""_initialize")"#, r#""_initialize") (param i32)"#);
+    let refused = host.try_load(&wrong).await.err().map(|e| e.to_string());
+    assert!(refused.is_some_and(|why| why.contains("_initialize: () -> ()")));
 }
 
 #[tokio::test]

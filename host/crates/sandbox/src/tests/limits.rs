@@ -35,7 +35,7 @@ async fn an_endless_start_function_runs_out_of_fuel_when_loaded() {
         .expect_err("refused");
     assert_eq!(
         error,
-        LoadError::Abi("shardmill_abi_v1 failed: out of fuel: all 10000000 units used".into())
+        LoadError::Abi("shardmill_abi_v1 failed: out of fuel: all 100000000 units used".into())
     );
 }
 
