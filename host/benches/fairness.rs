@@ -8,6 +8,9 @@
 //! - *spin*: attempts that never end by themselves, each cut off at a billion units of fuel.
 //! - *flood*: 64 attempts at a time instead of eight, that do nothing.
 //! - *fail*: attempts that touch 16 MiB of fresh memory, trap, and come again at once.
+//! - *touch*: one attempt at a time instead of eight, which touches 512 MiB of fresh memory: slices
+//!   of a hundred milliseconds that burn hardly any fuel.
+//! - *nap*: 64 attempts at a time that burn a little and sleep for a moment, over and over.
 //!
 //! The tenant that is watched asks for attempts of a few milliseconds. *Share*: eight at a time;
 //! attempts that it ends in a second, beside bad neighbours over beside good ones. *Wait*: one at a
@@ -21,7 +24,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use shardmill_core::limits::FunctionLimits;
 use shardmill_core::sandbox::{Invocation, Module, Owner, Sandbox};
-use shardmill_core::{Batch, Scope, TenantId};
+use shardmill_core::{Batch, Outcome, Scope, TenantId};
 use shardmill_sandbox::{SandboxConfig, WasmSandbox};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -47,10 +50,21 @@ const FAIL: &str = "(drop (memory.grow (i32.const 256)))
         (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 4096))) (i32.const 16777216))))
     (unreachable)";
 
-const KINDS: [(&str, &str, usize); 3] = [
+const TOUCH: &str = "(drop (memory.grow (i32.const 8192)))
+    (loop $l (i32.store (i32.add (i32.const 131072) (local.get $i)) (i32.const 1))
+        (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 4096))) (i32.const 536870912))))";
+const NAP: &str = "(i32.store (i32.const 0x110) (i32.const 1)) (i64.store (i32.const 0x118) (i64.const 20000))
+    (loop $again (local.set $n (i64.const 100000))
+        (loop $l (br_if $l (i64.gt_s (local.tee $n (i64.sub (local.get $n) (i64.const 1))) (i64.const 0))))
+        (drop (call $poll (i32.const 0x100) (i32.const 0x180) (i32.const 1) (i32.const 0x1f0)))
+        (br_if $again (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 200))))";
+
+const KINDS: [(&str, &str, usize); 5] = [
     ("spin", SPIN, AT_A_TIME),
     ("flood", NOTHING, FLOOD),
     ("fail", FAIL, AT_A_TIME),
+    ("touch", TOUCH, 1),
+    ("nap", NAP, FLOOD),
 ];
 
 pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
@@ -122,8 +136,9 @@ fn taken_of(taken: &mut Taken, host: &Host, good: &Arc<dyn Module>, seconds: f64
         set.spawn_on(
             async move {
                 loop {
-                    again.run().await;
-                    ended.fetch_add(1, Ordering::Relaxed);
+                    if again.run().await.is_some() {
+                        ended.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
             },
             host.runtime.handle(),
@@ -143,7 +158,9 @@ fn taken_of(taken: &mut Taken, host: &Host, good: &Arc<dyn Module>, seconds: f64
     let mut waits: Vec<Duration> = (0..WAITS)
         .map(|_| {
             sleep(1e-3);
-            host.runtime.block_on(again.run())
+            // One that was throttled has waited for as long as it could.
+            let waited = host.runtime.block_on(again.run());
+            waited.unwrap_or(Duration::from_secs(10))
         })
         .collect();
     waits.sort();
@@ -162,6 +179,7 @@ struct Again {
     owner: Arc<Owner>,
     module: Arc<dyn Module>,
     batch: Batch,
+    memory_bytes: u64,
 }
 
 /// Neighbours. They go away when this is dropped.
@@ -189,6 +207,7 @@ impl Host {
     fn load(&self, body: &str) -> anyhow::Result<Arc<dyn Module>> {
         let text = format!(
             r#"(module
+            (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
             (memory (export "memory") 3)
             (data (i32.const 16) "SMA1\01\00\00\00\00\00\00\00\00\00\00\00")
             (func (export "shardmill_abi_v1") (result i32) (i32.const 2))
@@ -209,6 +228,7 @@ impl Host {
             owner: Arc::clone(owner),
             module: Arc::clone(module),
             batch: Batch::default(),
+            memory_bytes: 32 << 20,
         }
     }
 
@@ -216,7 +236,10 @@ impl Host {
     fn crowd(&self, neighbours: u64, module: &Arc<dyn Module>, at_a_time: usize) -> Crowd {
         let (mut tasks, stop) = (JoinSet::new(), Arc::new(AtomicBool::new(false)));
         for tenant in 0..neighbours {
-            let again = self.again(&owner(tenant), module);
+            let mut again = self.again(&owner(tenant), module);
+            if at_a_time == 1 {
+                again.memory_bytes = 1 << 30;
+            }
             for _ in 0..at_a_time {
                 let (again, stop) = (again.clone(), Arc::clone(&stop));
                 let work = async move {
@@ -249,20 +272,21 @@ impl Host {
 }
 
 impl Again {
-    /// One attempt: how long it waited.
-    async fn run(&self) -> Duration {
+    /// One attempt: how long it waited, if it succeeded.
+    async fn run(&self) -> Option<Duration> {
         let invocation = Invocation {
             owner: Arc::clone(&self.owner),
             limits: FunctionLimits {
                 fuel_base: 1_000_000_000,
-                memory_bytes: 32 << 20,
+                memory_bytes: self.memory_bytes,
                 ..FunctionLimits::default()
             },
             ..guests::invocation(&self.module, &self.batch)
         };
         let began = Instant::now();
         let report = Sandbox::invoke(&*self.sandbox, invocation).await;
-        began.elapsed().saturating_sub(report.usage.duration)
+        let waited = began.elapsed().saturating_sub(report.usage.duration);
+        matches!(report.outcome, Outcome::Ok { .. }).then_some(waited)
     }
 }
 

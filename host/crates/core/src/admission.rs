@@ -5,11 +5,13 @@
 //!
 //! - The tenant that holds the least for its weight is next, of slots or memory whichever it holds
 //!   more of (dominant resource fairness); of a tenant the function that runs the fewest.
-//! - An eighth of both stays free for tenants that hold less than an equal share of the rest: who
-//!   comes finds room, whatever the others hold.
-//! - A request that does not fit yet is not passed by requests of tenants that hold more: small
-//!   ones never starve a large one. One that its own tenant's quota or its own function's
-//!   reserved concurrency holds back is passed by all others.
+//! - A tenant may hold at most twice what is then left free, by its weight. So one alone gets two
+//!   thirds of a host, ten get a twenty-first of it left free between them, and who comes finds
+//!   room that those who came before could not take.
+//! - A request that does not fit yet is passed only by tenants that would then hold less than it
+//!   asks for: flooders never starve a large request, and a large one holds up no small tenant.
+//!   One that its own tenant's quota or its own function's reserved concurrency holds back is
+//!   passed by all others.
 //!
 //! Reserved concurrency is AWS's: a function's is its most and its least, taken out of what the
 //! tenant's other functions may have (Lambda developer guide, "Configuring reserved concurrency").
@@ -21,8 +23,11 @@ use crate::quotas::{DEFAULT_WEIGHT, Quotas};
 use crate::sandbox::Owner;
 use crate::tenant::TenantId;
 
-/// What part of slots and memory stays free for tenants that hold little.
-const RESERVE: u64 = 8;
+/// How many times what is left free a tenant of the usual weight may hold.
+const TIMES_FREE: u128 = 2;
+
+/// Requests that do not fit which are passed when something becomes free.
+const PASSED: usize = 64;
 
 /// Slots and memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +36,15 @@ pub struct Amount {
     pub slots: u64,
     /// Memory, bytes.
     pub bytes: u64,
+}
+
+impl Amount {
+    /// The larger of its parts of `total`, for a weight.
+    fn share_of(self, total: Self, weight: u64) -> u64 {
+        let part = |held: u64, total: u64| (u128::from(held) << 32) / u128::from(total.max(1));
+        let most = part(self.slots, total.slots).max(part(self.bytes, total.bytes));
+        u64::try_from(most * 1_000 / u128::from(weight.max(1))).unwrap_or(u64::MAX)
+    }
 }
 
 /// Why a request can never be granted.
@@ -57,8 +71,19 @@ pub enum Refusal {
         allowed: u64,
     },
     /// The function's reserved concurrency is 0.
-    #[error("the function's reserved concurrency is 0")]
-    Switched,
+    #[error("the function's reserved concurrency is 0: nothing of it runs until it is changed")]
+    SwitchedOff,
+    /// The tenant may run nothing that is not reserved.
+    #[error(
+        "the tenant's quota of {quota} concurrent invocations leaves none for functions without \
+         reserved concurrency: {reserved} are reserved"
+    )]
+    NothingLeft {
+        /// The tenant's quota, or what the host has.
+        quota: u64,
+        /// Reserved by its functions.
+        reserved: u64,
+    },
 }
 
 /// A request that waits, or what it was granted.
@@ -88,8 +113,6 @@ pub struct Admission<W> {
     tenants: BTreeMap<TenantId, Tenant<W>>,
     /// Tenants with a request that nothing of their own holds back: share held, oldest request.
     next: BTreeSet<(u64, u64, TenantId)>,
-    /// Of the tenants that hold or wait.
-    weights: u64,
     requests: u64,
 }
 
@@ -103,11 +126,12 @@ struct Tenant<W> {
     /// Reserved by its functions together.
     reserved: u64,
     functions: HashMap<Arc<Owner>, Function<W>>,
-    /// Functions with a request that their own limits do not hold back: running, oldest request.
-    next: BTreeSet<(u64, u64, Arc<Owner>)>,
+    /// Functions without reserved concurrency that wait: running, oldest request.
+    waiting: BTreeSet<(u64, u64, Arc<Owner>)>,
+    /// Functions with reserved concurrency that wait and have some of it left.
+    waiting_reserved: BTreeSet<(u64, u64, Arc<Owner>)>,
     /// Where it stands in the list of tenants.
     place: Option<(u64, u64)>,
-    active: bool,
 }
 
 #[derive(Debug)]
@@ -115,7 +139,8 @@ struct Function<W> {
     running: u64,
     reserved: Option<u64>,
     waiting: VecDeque<(u64, u64, W)>,
-    place: Option<(u64, u64)>,
+    /// Where it stands in its tenant's list, and in which.
+    place: Option<(u64, u64, bool)>,
 }
 
 impl<W> Default for Function<W> {
@@ -141,9 +166,9 @@ impl<W> Tenant<W> {
             unreserved: 0,
             reserved: 0,
             functions: HashMap::new(),
-            next: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            waiting_reserved: BTreeSet::new(),
             place: None,
-            active: false,
         }
     }
 
@@ -159,42 +184,45 @@ impl<W> Tenant<W> {
         self.allowed.slots.min(total).saturating_sub(self.reserved)
     }
 
-    /// Puts a function where it belongs among those that may go next, or takes it out.
-    fn place(&mut self, owner: &Arc<Owner>, total: u64) {
-        let room = self.unreserved < self.unreserved_allowed(total);
+    /// Puts a function where it belongs among those that wait.
+    fn place(&mut self, owner: &Arc<Owner>) {
         let Some(function) = self.functions.get_mut(owner) else {
             return;
         };
-        let open = function
-            .reserved
-            .map_or(room, |most| function.running < most);
+        let open = function.reserved.is_none_or(|most| function.running < most);
         let place = function
             .waiting
             .front()
             .filter(|_| open)
-            .map(|(number, ..)| (function.running, *number));
+            .map(|(number, ..)| (function.running, *number, function.reserved.is_some()));
         if place == function.place {
             return;
         }
-        if let Some((running, number)) = function.place {
-            self.next.remove(&(running, number, Arc::clone(owner)));
+        if let Some((running, number, reserved)) = std::mem::replace(&mut function.place, place) {
+            let list = [&mut self.waiting, &mut self.waiting_reserved];
+            list[usize::from(reserved)].remove(&(running, number, Arc::clone(owner)));
         }
-        function.place = place;
-        if let Some((running, number)) = place {
-            self.next.insert((running, number, Arc::clone(owner)));
+        if let Some((running, number, reserved)) = place {
+            let list = [&mut self.waiting, &mut self.waiting_reserved];
+            list[usize::from(reserved)].insert((running, number, Arc::clone(owner)));
         }
     }
 
-    /// The same for all functions without reserved concurrency, when their common room changed.
-    fn place_unreserved(&mut self, total: u64) {
-        let all = self.functions.iter();
-        let waiting = all.filter(|(_, f)| f.reserved.is_none() && !f.waiting.is_empty());
-        for owner in waiting
-            .map(|(owner, _)| Arc::clone(owner))
-            .collect::<Vec<_>>()
-        {
-            self.place(&owner, total);
+    /// Which of its functions is next, as far as its own quotas go: the number of the request, and
+    /// the memory that it asks for.
+    fn first(&self, total: u64) -> Option<(Arc<Owner>, u64, u64)> {
+        if self.standing.held.slots >= self.allowed.slots {
+            return None;
         }
+        let room = self.unreserved < self.unreserved_allowed(total);
+        let plain = self.waiting.first().filter(|_| room);
+        let mut both = [plain, self.waiting_reserved.first()];
+        both.sort_by_key(|first| first.map_or((u64::MAX, u64::MAX), |(r, n, _)| (*r, *n)));
+        both.into_iter().flatten().find_map(|(_, number, owner)| {
+            let (_, bytes, _) = self.functions.get(owner)?.waiting.front()?;
+            let fits = self.standing.held.bytes.saturating_add(*bytes) <= self.allowed.bytes;
+            fits.then(|| (Arc::clone(owner), *number, *bytes))
+        })
     }
 }
 
@@ -206,7 +234,6 @@ impl<W> Admission<W> {
             free: total,
             tenants: BTreeMap::new(),
             next: BTreeSet::new(),
-            weights: 0,
             requests: 0,
         }
     }
@@ -218,25 +245,20 @@ impl<W> Admission<W> {
 
     /// What a tenant may hold from now on. What it holds already it keeps.
     pub fn set_quotas(&mut self, id: TenantId, quotas: &Quotas) -> Vec<(Claim, W)> {
-        let total = self.total.slots;
         let tenant = self.tenants.entry(id).or_insert_with(Tenant::new);
-        let weight = u64::from(quotas.weight.max(1));
-        if tenant.active {
-            self.weights = self.weights - tenant.weight + weight;
-        }
-        tenant.weight = weight;
+        tenant.weight = u64::from(quotas.weight.max(1));
         tenant.allowed = Amount {
             slots: quotas.concurrent_invocations.map_or(u64::MAX, u64::from),
             bytes: quotas.guest_memory_bytes.unwrap_or(u64::MAX),
         };
-        tenant.place_unreserved(total);
         self.place(id);
+        self.forget_tenant(id);
         self.grant()
     }
 
     /// What is reserved for a function from now on; `None`: nothing.
     pub fn set_reserved(&mut self, owner: &Arc<Owner>, most: Option<u32>) -> Vec<(Claim, W)> {
-        let (id, total) = (owner.scope.tenant, self.total.slots);
+        let id = owner.scope.tenant;
         let tenant = self.tenants.entry(id).or_insert_with(Tenant::new);
         let function = tenant.functions.entry(Arc::clone(owner)).or_default();
         let most = most.map(u64::from);
@@ -248,8 +270,7 @@ impl<W> Admission<W> {
             (Some(_), None) => tenant.unreserved += running,
             _ => {}
         }
-        tenant.place(owner, total);
-        tenant.place_unreserved(total);
+        tenant.place(owner);
         self.place(id);
         self.forget(owner);
         self.grant()
@@ -282,8 +303,18 @@ impl<W> Admission<W> {
                 allowed,
             });
         }
-        if function.is_some_and(|f| f.reserved == Some(0)) {
-            return Err(Refusal::Switched);
+        let reserved = function.and_then(|function| function.reserved);
+        if reserved == Some(0) {
+            return Err(Refusal::SwitchedOff);
+        }
+        if let Some(tenant) = tenant
+            && reserved.is_none()
+            && tenant.unreserved_allowed(total.slots) == 0
+        {
+            return Err(Refusal::NothingLeft {
+                quota: tenant.allowed.slots.min(total.slots),
+                reserved: tenant.reserved,
+            });
         }
         let number = self.requests;
         self.requests += 1;
@@ -291,7 +322,7 @@ impl<W> Admission<W> {
         let function = tenant.functions.entry(Arc::clone(owner)).or_default();
         function.waiting.push_back((number, bytes, waiter));
         tenant.standing.waiting += 1;
-        tenant.place(owner, total.slots);
+        tenant.place(owner);
         self.place(id);
         if let Some(tenant) = self.tenants.get_mut(&id) {
             let stopped = tenant
@@ -321,12 +352,14 @@ impl<W> Admission<W> {
         let Some(function) = tenant.functions.get_mut(&claim.owner) else {
             return Vec::new();
         };
-        let at = function.waiting.iter().position(|w| w.0 == claim.number);
-        if at.and_then(|at| function.waiting.remove(at)).is_none() {
+        let at = function
+            .waiting
+            .binary_search_by_key(&claim.number, |waiting| waiting.0);
+        if at.ok().and_then(|at| function.waiting.remove(at)).is_none() {
             return Vec::new();
         }
         tenant.standing.waiting -= 1;
-        tenant.place(&claim.owner, self.total.slots);
+        tenant.place(&claim.owner);
         self.place(id);
         self.forget(&claim.owner);
         self.grant()
@@ -334,24 +367,17 @@ impl<W> Admission<W> {
 
     /// Gives back what was granted.
     pub fn release(&mut self, claim: &Claim) -> Vec<(Claim, W)> {
-        let (id, total) = (claim.owner.scope.tenant, self.total.slots);
+        let id = claim.owner.scope.tenant;
         self.free.slots += 1;
         self.free.bytes += claim.bytes;
         if let Some(tenant) = self.tenants.get_mut(&id) {
             tenant.standing.held.slots -= 1;
             tenant.standing.held.bytes -= claim.bytes;
-            let mut full = false;
             if let Some(function) = tenant.functions.get_mut(&claim.owner) {
                 function.running -= 1;
-                if function.reserved.is_none() {
-                    full = tenant.unreserved >= tenant.unreserved_allowed(total);
-                    tenant.unreserved -= 1;
-                }
+                tenant.unreserved -= u64::from(function.reserved.is_none());
             }
-            tenant.place(&claim.owner, total);
-            if full {
-                tenant.place_unreserved(total);
-            }
+            tenant.place(&claim.owner);
         }
         self.place(id);
         self.forget(&claim.owner);
@@ -375,54 +401,96 @@ impl<W> Admission<W> {
     /// Grants what can be granted, in order.
     fn grant(&mut self) -> Vec<(Claim, W)> {
         let mut granted = Vec::new();
-        while let Some(&(_, _, id)) = self.next.first()
-            && let Some((claim, waiter)) = self.grant_to(id)
-        {
-            granted.push((claim, waiter));
+        while let Some((id, ask)) = self.next_that_fits() {
+            let Some(one) = self.grant_to(id, ask) else {
+                return granted;
+            };
+            granted.push(one);
         }
         granted
     }
 
-    /// Grants the first request of a tenant, if there is room for it.
-    fn grant_to(&mut self, id: TenantId) -> Option<(Claim, W)> {
-        let (total, free, weights) = (self.total, self.free, self.weights.max(1));
-        let tenant = self.tenants.get_mut(&id)?;
-        let (_, _, owner) = tenant.next.first()?;
-        let owner = Arc::clone(owner);
-        let function = tenant.functions.get_mut(&owner)?;
-        let (number, bytes, _) = function.waiting.front()?;
-        let (number, bytes) = (*number, *bytes);
-        let after = Amount {
-            slots: free.slots.checked_sub(1)?,
-            bytes: free.bytes.checked_sub(bytes)?,
-        };
-        let held = &tenant.standing.held;
-        // More than an equal share leaves the reserve alone; who has nothing may always have one.
-        let open = |total: u64, after: u64, mine: u64| {
-            let reserve = total / RESERVE;
-            let due = u128::from(total - reserve) * u128::from(tenant.weight) / u128::from(weights);
-            after >= reserve || u128::from(mine) <= due
-        };
-        let fits = held.slots == 0
-            || (open(total.slots, after.slots, held.slots + 1)
-                && open(total.bytes, after.bytes, held.bytes + bytes));
-        if !fits {
+    /// The first tenant with a request that there is room for.
+    fn next_that_fits(&self) -> Option<(TenantId, Ask)> {
+        if self.free.slots == 0 {
             return None;
         }
+        // What those who pass may hold then at the most.
+        let mut bound = u64::MAX;
+        for (share, _, id) in self.next.iter().take(PASSED) {
+            if *share >= bound {
+                return None;
+            }
+            let Some(tenant) = self.tenants.get(id) else {
+                continue;
+            };
+            let Some((owner, number, bytes)) = tenant.first(self.total.slots) else {
+                continue;
+            };
+            let then = self.share(tenant, bytes);
+            if then > bound {
+                continue;
+            }
+            if self.has_room(tenant, bytes) {
+                return Some((
+                    *id,
+                    Ask {
+                        owner,
+                        number,
+                        bytes,
+                    },
+                ));
+            }
+            bound = bound.min(then);
+        }
+        None
+    }
+
+    /// Whether a tenant may take a slot with so much memory.
+    fn has_room(&self, tenant: &Tenant<W>, bytes: u64) -> bool {
+        let held = tenant.standing.held;
+        let (Some(slots), Some(left)) = (
+            self.free.slots.checked_sub(1),
+            self.free.bytes.checked_sub(bytes),
+        ) else {
+            return false;
+        };
+        let may_hold = |then: u64, left: u64| {
+            let weight = u128::from(tenant.weight);
+            let most = TIMES_FREE * u128::from(left) * weight / u128::from(DEFAULT_WEIGHT);
+            u128::from(then) <= most
+        };
+        // Who holds nothing may have one, if there is one.
+        held.slots == 0 || (may_hold(held.slots + 1, slots) && may_hold(held.bytes + bytes, left))
+    }
+
+    /// The share that a tenant holds for its weight, once it has one more with so much memory.
+    fn share(&self, tenant: &Tenant<W>, bytes: u64) -> u64 {
+        let held = tenant.standing.held;
+        let then = Amount {
+            slots: held.slots + 1,
+            bytes: held.bytes.saturating_add(bytes),
+        };
+        then.share_of(self.total, tenant.weight)
+    }
+
+    fn grant_to(&mut self, id: TenantId, ask: Ask) -> Option<(Claim, W)> {
+        let Ask {
+            owner,
+            number,
+            bytes,
+        } = ask;
+        let tenant = self.tenants.get_mut(&id)?;
+        let function = tenant.functions.get_mut(&owner)?;
         let (_, _, waiter) = function.waiting.pop_front()?;
         function.running += 1;
-        if function.reserved.is_none() {
-            tenant.unreserved += 1;
-        }
+        tenant.unreserved += u64::from(function.reserved.is_none());
         tenant.standing.waiting -= 1;
         tenant.standing.held.slots += 1;
         tenant.standing.held.bytes += bytes;
-        self.free = after;
-        let full = tenant.unreserved >= tenant.unreserved_allowed(total.slots);
-        tenant.place(&owner, total.slots);
-        if full {
-            tenant.place_unreserved(total.slots);
-        }
+        self.free.slots -= 1;
+        self.free.bytes -= bytes;
+        tenant.place(&owner);
         self.place(id);
         let claim = Claim {
             owner,
@@ -434,31 +502,20 @@ impl<W> Admission<W> {
 
     /// Puts a tenant where it belongs among those that may go next, or takes it out.
     fn place(&mut self, id: TenantId) {
-        let total = self.total;
-        let Some(tenant) = self.tenants.get_mut(&id) else {
+        let Some(tenant) = self.tenants.get(&id) else {
             return;
         };
-        let active = tenant.standing.held.slots > 0 || tenant.standing.waiting > 0;
-        match (tenant.active, active) {
-            (false, true) => self.weights += tenant.weight,
-            (true, false) => self.weights -= tenant.weight,
-            _ => {}
-        }
-        tenant.active = active;
-        let held = tenant.standing.held;
-        let first = tenant.next.first().filter(|(_, _, owner)| {
-            let head = tenant.functions.get(owner).and_then(|f| f.waiting.front());
-            let bytes = head.map_or(0, |(_, bytes, _)| *bytes);
-            held.slots < tenant.allowed.slots && held.bytes + bytes <= tenant.allowed.bytes
-        });
+        let first = tenant.first(self.total.slots);
         let place = first.map(|(_, number, _)| {
-            let part = |held: u64, total: u64| (u128::from(held) << 32) / u128::from(total.max(1));
-            let most = part(held.slots, total.slots).max(part(held.bytes, total.bytes));
-            ((most * 1_000 / u128::from(tenant.weight)) as u64, *number)
+            let held = tenant.standing.held;
+            (held.share_of(self.total, tenant.weight), number)
         });
         if place == tenant.place {
             return;
         }
+        let Some(tenant) = self.tenants.get_mut(&id) else {
+            return;
+        };
         if let Some((share, number)) = std::mem::replace(&mut tenant.place, place) {
             self.next.remove(&(share, number, id));
         }
@@ -477,10 +534,22 @@ impl<W> Admission<W> {
         if tenant.functions.get(owner).is_some_and(idle) {
             tenant.functions.remove(owner);
         }
-        if tenant.is_plain() && tenant.standing.held_back == 0 {
+        self.forget_tenant(id);
+    }
+
+    /// Drops a tenant that runs nothing and has no quotas.
+    fn forget_tenant(&mut self, id: TenantId) {
+        if self.tenants.get(&id).is_some_and(Tenant::is_plain) {
             self.tenants.remove(&id);
         }
     }
+}
+
+/// A request that is next.
+struct Ask {
+    owner: Arc<Owner>,
+    number: u64,
+    bytes: u64,
 }
 
 /// What came of a request.

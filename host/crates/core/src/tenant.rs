@@ -14,6 +14,9 @@ impl TenantId {
     /// The account of callers that name none: 000000000000.
     pub const DEFAULT: Self = Self(0);
 
+    /// The host itself: no account, so no caller has this one.
+    pub const HOST: Self = Self(1_000_000_000_000);
+
     /// The number that the digits spell, below 10^12.
     pub const fn number(self) -> u64 {
         self.0

@@ -35,16 +35,16 @@ pub(crate) enum NotAdmitted {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// Nothing became free in time.
+    // What the host has left is the neighbours' business.
     #[error(
-        "no free slot and memory within {span:?}: {} slots and {} bytes are free, the tenant holds {} \
-         slots and {} bytes and {} of its attempts wait",
-        .free.slots, .free.bytes, .standing.held.slots, .standing.held.bytes, .standing.waiting
+        "no free slot and memory within {span:?}: {} of the tenant's attempts run, with {} bytes, and \
+         {} wait",
+        .standing.held.slots, .standing.held.bytes, .standing.waiting
     )]
-    Full {
-        span: Duration,
-        free: Amount,
-        standing: Standing,
-    },
+    Full { span: Duration, standing: Standing },
+    /// The tenant's fuel of this second is burnt, and of those after it.
+    #[error("the tenant's quota of fuel per second is burnt for more than {span:?}")]
+    Dry { span: Duration },
 }
 
 impl Gate {
@@ -75,11 +75,14 @@ impl Gate {
             Ok(Ok(reservation)) => Ok(reservation),
             Ok(Err(_)) | Err(_) => {
                 let admission = self.lock();
-                Err(NotAdmitted::Full {
-                    span,
-                    free: admission.free(),
-                    standing: admission.standing(owner.scope.tenant),
-                })
+                let free = admission.free();
+                tracing::debug!(
+                    free.slots,
+                    free.bytes,
+                    "an attempt was not admitted in time"
+                );
+                let standing = admission.standing(owner.scope.tenant);
+                Err(NotAdmitted::Full { span, standing })
             }
         }
     }

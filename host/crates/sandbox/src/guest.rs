@@ -38,6 +38,7 @@ pub(crate) struct Guest {
 /// Prices of host calls that the store has not been charged yet.
 #[derive(Default)]
 pub(crate) struct Ledger {
+    allowed: u64,
     unsettled: u64,
     /// What was left of the fuel when each record became current, in record mode.
     marks: Vec<u64>,
@@ -52,11 +53,19 @@ impl Ledger {
         self.unsettled
     }
 
-    /// Fuel that was burnt of `allowed` when each record became current.
-    pub(crate) fn take_marks(&mut self, allowed: u64) -> Vec<u64> {
+    /// That of an attempt that may burn so much.
+    pub(crate) fn new(allowed: u64) -> Self {
+        Self {
+            allowed,
+            ..Self::default()
+        }
+    }
+
+    /// Fuel that was burnt when each record became current.
+    pub(crate) fn take_marks(&mut self) -> Vec<u64> {
         let mut marks = std::mem::take(&mut self.marks);
         for mark in &mut marks {
-            *mark = allowed.saturating_sub(*mark);
+            *mark = self.allowed.saturating_sub(*mark);
         }
         marks
     }
@@ -90,10 +99,23 @@ pub(crate) fn charge(mut caller: impl AsContextMut<Data = Guest>, price: u64) ->
     Ok(())
 }
 
+/// Tells the invoker what the guest has burnt, before it goes to sleep.
+pub(crate) fn tell_burnt(mut caller: impl AsContextMut<Data = Guest>) -> Result<()> {
+    let store = caller.as_context_mut();
+    let left = store.get_fuel()?;
+    let Guest {
+        signals, ledger, ..
+    } = store.data();
+    let left = left.saturating_sub(ledger.unsettled);
+    signals.spent(ledger.allowed.saturating_sub(left));
+    Ok(())
+}
+
 /// Notes that a record has become current.
-pub(crate) fn mark(caller: &mut Caller<'_, Guest>) -> Result<()> {
-    let left = caller.get_fuel()?;
-    let ledger = &mut caller.data_mut().ledger;
+pub(crate) fn mark(mut caller: impl AsContextMut<Data = Guest>) -> Result<()> {
+    let mut store = caller.as_context_mut();
+    let left = store.get_fuel()?;
+    let ledger = &mut store.data_mut().ledger;
     ledger.marks.push(left.saturating_sub(ledger.unsettled));
     Ok(())
 }

@@ -37,6 +37,9 @@ use crate::wasi::Wasi;
 /// Fuel for a start function and for saying the mode; an interpreter's needs millions.
 const ABI_FUEL: u64 = 100_000_000;
 
+/// Memory for the same, bytes.
+pub(crate) const ABI_MEMORY_BYTES: u64 = 256 << 20;
+
 /// What a guest returned, before it is judged.
 enum Returned {
     Answer(Answer),
@@ -84,7 +87,7 @@ pub(crate) async fn attempt(
     let mut guest = Guest {
         signals: Arc::clone(&signals),
         limiter: Limiter::new(limits.memory_bytes),
-        ledger: Ledger::default(),
+        ledger: Ledger::new(fuel_allowed),
         effects: EffectBuffer::new(tagging, count, records, &limits),
         state,
         output: Output::new(limits.output_bytes),
@@ -134,8 +137,8 @@ pub(crate) async fn ask_abi(code: &Code, signals: Arc<Signals>) -> Result<Carrie
     let limits = FunctionLimits::default();
     let guest = Guest {
         signals: Arc::clone(&signals),
-        limiter: Limiter::new(shardmill_core::limits::MAX_MEMORY_BYTES),
-        ledger: Ledger::default(),
+        limiter: Limiter::new(ABI_MEMORY_BYTES),
+        ledger: Ledger::new(ABI_FUEL),
         effects: EffectBuffer::new(Tagging::Tag, 0, None, &limits),
         state: Arc::new(NoState),
         output: Output::new(limits.output_bytes),
@@ -451,7 +454,7 @@ fn report(
     Report {
         outcome,
         effects: guest.effects.finish(keep),
-        record_fuel: guest.ledger.take_marks(usage.fuel_allowed),
+        record_fuel: guest.ledger.take_marks(),
         usage,
         log: output.lines,
         stderr_tail: output.stderr_tail,

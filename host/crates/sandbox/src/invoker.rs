@@ -75,6 +75,11 @@ impl Invokers {
         self.queue.changed.notify_one();
     }
 
+    /// Until when a tenant's fuel is burnt, if it is.
+    pub(crate) fn dry_until(&self, tenant: TenantId) -> Option<Instant> {
+        self.queue.lock().schedule.dry_until(tenant, Instant::now())
+    }
+
     /// A function's weight among its tenant's from now on.
     pub(crate) fn set_weight(&self, owner: &Arc<Owner>, weight: u32) {
         self.queue.lock().schedule.set_weight(owner, weight);
@@ -127,7 +132,7 @@ struct Queue {
 struct State {
     schedule: Schedule<Task>,
     /// Those that nobody waits for any more: they only have to be dropped.
-    cancelled: Vec<Task>,
+    cancelled: Vec<(Arc<Owner>, Task)>,
     /// By the instant of waking; the number keeps equal instants apart, in order.
     sleeping: BTreeMap<(Instant, u64), (Arc<Owner>, Task)>,
     slept: u64,
@@ -158,8 +163,8 @@ impl Queue {
             if state.stopping {
                 return None;
             }
-            if let Some(task) = state.cancelled.pop() {
-                return Some(Turn::Drop(task));
+            if let Some((owner, task)) = state.cancelled.pop() {
+                return Some(Turn::Drop(owner, task));
             }
             let now = Instant::now();
             let next_timer = state.wake_sleepers(now);
@@ -196,17 +201,13 @@ impl Queue {
     fn hurry(&self, owner: &Arc<Owner>, signals: &Arc<Signals>) {
         let mut state = self.lock();
         let is = |task: &Task| Arc::ptr_eq(&task.signals, signals);
-        let key = state
-            .sleeping
-            .iter()
-            .find(|(_, (_, t))| is(t))
-            .map(|(k, _)| *k);
-        let task = match key.and_then(|key| state.sleeping.remove(&key)) {
+        let bed = signals.bed();
+        let task = match bed.and_then(|bed| state.sleeping.remove(&bed)) {
             Some((_, task)) => Some(task),
             None => state.schedule.remove(owner, is),
         };
         if let Some(task) = task {
-            state.cancelled.push(task);
+            state.cancelled.push((Arc::clone(owner), task));
             if state.idle > 0 {
                 self.changed.notify_one();
             }
@@ -222,7 +223,7 @@ impl Queue {
         let mut state = self.lock();
         let sleeping = std::mem::take(&mut state.sleeping);
         let mut all = state.schedule.drain();
-        all.append(&mut state.cancelled);
+        all.extend(state.cancelled.drain(..).map(|(_, task)| task));
         all.extend(sleeping.into_values().map(|(_, task)| task));
         all
     }
@@ -235,17 +236,22 @@ impl State {
             task,
             slice,
             at,
+            popped,
         } = ran;
+        if !popped {
+            return self.schedule.charge(&owner, slice, at);
+        }
         self.schedule.settle(&owner, slice, at);
         let tenant = owner.scope.tenant;
         match task.map(|task| (task.signals.wake_at(), task)) {
             None => self.schedule.forget(tenant),
             Some((_, task)) if task.signals.is_cancelled() => {
-                self.cancelled.push(task);
+                self.cancelled.push((owner, task));
                 self.schedule.forget(tenant);
             }
             Some((Some(at), task)) => {
                 self.slept += 1;
+                task.signals.lie_down((at, self.slept));
                 self.sleeping.insert((at, self.slept), (owner, task));
                 self.schedule.forget(tenant);
             }
@@ -272,7 +278,7 @@ enum Turn {
     /// Run one slice.
     Run(Arc<Owner>, Task),
     /// Nobody waits for it.
-    Drop(Task),
+    Drop(Arc<Owner>, Task),
 }
 
 /// A slice that was run: what is left of its attempt, unless it has ended.
@@ -281,15 +287,35 @@ struct Ran {
     task: Option<Task>,
     slice: Slice,
     at: Instant,
+    /// Whether the schedule gave it out.
+    popped: bool,
 }
 
 fn run(queue: &Queue) {
     let mut ran = None;
     while let Some(turn) = queue.turn(ran.take()) {
         match turn {
-            Turn::Drop(task) => caught(|| drop(task)).unwrap_or_default(),
+            Turn::Drop(owner, task) => ran = Some(end(owner, task)),
             Turn::Run(owner, task) => ran = Some(slice(owner, task)),
         }
+    }
+}
+
+/// Drops an attempt that nobody waits for: its tenant pays for that, too.
+fn end(owner: Arc<Owner>, task: Task) -> Ran {
+    let start = Instant::now();
+    let fuel = task.signals.fuel().saturating_sub(task.charged);
+    let _ = caught(|| drop(task));
+    let at = Instant::now();
+    Ran {
+        owner,
+        task: None,
+        slice: Slice {
+            fuel,
+            ran: at.saturating_duration_since(start),
+        },
+        at,
+        popped: false,
     }
 }
 
@@ -302,10 +328,11 @@ fn slice(owner: Arc<Owner>, mut task: Task) -> Ran {
             task.signals.finish();
             return (task.signals.fuel().saturating_sub(task.charged), None);
         }
-        // What a sleeping attempt burnt since its last slice is charged with the next.
+        // Whoever goes to sleep has said what it burnt; whoever yields has burnt a slice.
+        let known = task.signals.fuel().saturating_sub(task.charged);
         let fuel = match task.signals.wake_at() {
-            None => SLICE_FUEL,
-            Some(_) => 0,
+            None => known.max(SLICE_FUEL),
+            Some(_) => known,
         };
         task.charged += fuel;
         (fuel, Some(task))
@@ -320,6 +347,7 @@ fn slice(owner: Arc<Owner>, mut task: Task) -> Ran {
             ran: at.saturating_duration_since(start),
         },
         at,
+        popped: true,
     }
 }
 

@@ -21,6 +21,10 @@ use tokio::time::Instant;
 /// Fuel of one slice: measured at 45 to 90 µs, at a cost of 0 to 3 %.
 pub(crate) const SLICE_FUEL: u64 = 1_000_000;
 
+/// The shortest time for which an attempt is put aside: for less than that, putting it aside would
+/// be most of the work.
+const LEAST_SLEEP: Duration = Duration::from_micros(100);
+
 /// What an attempt, its invoker and its caller tell each other.
 #[derive(Default)]
 pub(crate) struct Signals {
@@ -28,6 +32,7 @@ pub(crate) struct Signals {
     finished: AtomicBool,
     slices: AtomicU64,
     fuel: AtomicU64,
+    bed: Mutex<Option<(Instant, u64)>>,
     wake_at: Mutex<Option<Instant>>,
     /// Set on simulated time: what was slept and is not charged yet.
     skipped: Option<Mutex<Duration>>,
@@ -59,12 +64,21 @@ impl Signals {
         self.finished.load(Ordering::Acquire)
     }
 
-    /// The attempt has ended after this much fuel.
+    /// So much fuel is burnt as far as is known: when it goes to sleep, and at its end.
     pub(crate) fn spent(&self, fuel: u64) {
         self.fuel.store(fuel, Ordering::Relaxed);
     }
 
-    /// Fuel of an attempt that has ended.
+    /// Where the attempt was last put to sleep.
+    pub(crate) fn bed(&self) -> Option<(Instant, u64)> {
+        *self.bed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn lie_down(&self, bed: (Instant, u64)) {
+        *self.bed.lock().unwrap_or_else(PoisonError::into_inner) = Some(bed);
+    }
+
+    /// Fuel that the attempt is known to have burnt.
     pub(crate) fn fuel(&self) -> u64 {
         self.fuel.load(Ordering::Relaxed)
     }
@@ -101,7 +115,7 @@ pub(crate) async fn sleep(signals: &Signals, span: Duration) {
     // A span past what the clock can say is past every deadline, too.
     let now = Instant::now();
     let until = now
-        .checked_add(span)
+        .checked_add(span.max(LEAST_SLEEP))
         .unwrap_or(now + Duration::from_secs(1 << 30));
     poll_fn(|_| {
         if Instant::now() >= until {

@@ -16,11 +16,11 @@ use shardmill_core::quotas::{FunctionQuotas, Quotas};
 use shardmill_core::sandbox::{
     Again, BoxFuture, Carrier, Input, Invocation, LoadError, Module, Owner, Report, Usage,
 };
-use shardmill_core::{Outcome, Sandbox, TenantId};
+use shardmill_core::{Outcome, Sandbox, Scope, TenantId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use wasmtime::{Engine, Linker};
 
-use crate::admission::Gate;
+use crate::admission::{Gate, NotAdmitted, Reservation};
 use crate::artifacts::Artifacts;
 use crate::compiler::CompilerConfig;
 use crate::engine::{self, Engines};
@@ -40,7 +40,7 @@ pub struct SandboxConfig {
     /// Threads that run guests. Default: one per core.
     pub invoker_threads: usize,
     /// Memory of all running guests together, bytes. Default: half of what this process may have,
-    /// at least 1 GiB: what counts is what they may use, not what they do.
+    /// or 1 GiB, but three quarters at the most: what counts is what they may use, not what they do.
     pub memory_budget_bytes: u64,
     /// Attempts that run at a time, 1 … 4,096. Default: 1,000, as of an account of Lambda's. Each
     /// takes 12 GiB of address space.
@@ -62,7 +62,7 @@ impl Default for SandboxConfig {
     fn default() -> Self {
         Self {
             invoker_threads: std::thread::available_parallelism().map_or(1, NonZero::get),
-            memory_budget_bytes: (machine::memory_bytes() / 2).max(1 << 30),
+            memory_budget_bytes: guest_memory(machine::memory_bytes()),
             concurrency: 1_000,
             admission_timeout: Duration::from_secs(10),
             max_module_bytes: 64 << 20,
@@ -266,9 +266,38 @@ impl WasmSandbox {
             drop(turn);
             let _ = answer.send((code, carrier));
         };
-        let owner = Arc::default();
+        // No caller can be this one, so no caller pays for what others load.
+        let owner = Arc::new(Owner {
+            scope: Scope {
+                tenant: TenantId::HOST,
+                ..Scope::default()
+            },
+            function: "".into(),
+        });
+        let memory = instance::ABI_MEMORY_BYTES.min(self.config.memory_budget_bytes);
+        let span = self.config.admission_timeout;
+        let _reservation = self.gate.admit(&owner, memory, span).await.ok()?;
         let _ticket = self.invokers.submit(&owner, Box::pin(work), signals);
         answered.await.ok()
+    }
+
+    /// A tenant whose fuel is burnt holds no slot while it waits for more.
+    async fn admit(
+        &self,
+        owner: &Arc<Owner>,
+        bytes: u64,
+        span: Duration,
+    ) -> Result<Reservation, NotAdmitted> {
+        let deadline = tokio::time::Instant::now() + span;
+        while let Some(until) = self.invokers.dry_until(owner.scope.tenant) {
+            if until > deadline {
+                tokio::time::sleep_until(deadline).await;
+                return Err(NotAdmitted::Dry { span });
+            }
+            tokio::time::sleep_until(until).await;
+        }
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        self.gate.admit(owner, bytes, left).await
     }
 
     async fn invoke(&self, invocation: Invocation, again: Option<Again>) -> Report {
@@ -294,7 +323,7 @@ impl WasmSandbox {
             invocation.limits.memory_bytes,
             self.config.admission_timeout,
         );
-        let reservation = match self.gate.admit(&owner, bytes, span).await {
+        let reservation = match self.admit(&owner, bytes, span).await {
             Ok(reservation) => reservation,
             Err(reason) => return throttled(reason.to_string()),
         };
@@ -306,8 +335,10 @@ impl WasmSandbox {
         let (report, reported) = oneshot::channel();
         let running = Arc::clone(&signals);
         let work = async move {
-            let _ = report
-                .send(instance::attempt(&module, (invocation, again), running, reservation).await);
+            let signals = Arc::clone(&running);
+            let done = instance::attempt(&module, (invocation, again), running, reservation).await;
+            signals.finish();
+            let _ = report.send(done);
         };
         let _ticket = self.invokers.submit(&owner, Box::pin(work), signals);
         reported
@@ -346,6 +377,11 @@ impl Sandbox for WasmSandbox {
     fn engine(&self) -> String {
         format!("shardmill {} ({})", env!("CARGO_PKG_VERSION"), engine::NAME)
     }
+}
+
+/// What guests may have of a machine's memory, bytes.
+fn guest_memory(machine: u64) -> u64 {
+    (machine / 2).max(1 << 30).min(machine / 4 * 3)
 }
 
 fn throttled(reason: String) -> Report {

@@ -21,6 +21,16 @@ use crate::meter::SLICE_FUEL;
 /// What a nanosecond on a core is worth, units of fuel. Guests were measured to burn 11 to 22.
 const FUEL_PER_NANO: u64 = 10;
 
+/// The least that a slice costs: what goes before and after it is not in its own time.
+const LEAST_COST: u64 = 50_000;
+
+/// Seconds' worth of its quota that a tenant may be in debt at the most. What a slice burns is known
+/// when it has ended, and one instruction may copy a gigabyte.
+const DEBT_SECONDS: i128 = 10;
+
+/// Tenants without anything to run that are remembered for their functions' sake.
+const REMEMBERED_TENANTS: usize = 4_096;
+
 /// What waits for a slice.
 pub(crate) struct Schedule<T> {
     shares: Fair<TenantId>,
@@ -37,7 +47,8 @@ struct Tenant<T> {
     queues: HashMap<Arc<Owner>, VecDeque<T>>,
     queued: usize,
     running: usize,
-    resting: bool,
+    /// Until when it rests.
+    resting: Option<Instant>,
 }
 
 /// What a tenant may have.
@@ -73,7 +84,9 @@ pub(crate) struct Slice {
 impl Slice {
     fn cost(self) -> u64 {
         let nanos = u64::try_from(self.ran.as_nanos()).unwrap_or(u64::MAX);
-        self.fuel.max(nanos.saturating_mul(FUEL_PER_NANO))
+        self.fuel
+            .max(nanos.saturating_mul(FUEL_PER_NANO))
+            .max(LEAST_COST)
     }
 }
 
@@ -84,7 +97,7 @@ impl<T> Default for Tenant<T> {
             queues: HashMap::new(),
             queued: 0,
             running: 0,
-            resting: false,
+            resting: None,
         }
     }
 }
@@ -115,16 +128,14 @@ impl<T> Schedule<T> {
         } else {
             let before = self.bounds.insert(id, Bound { weight, fuel });
             // What was burnt stays burnt, at the new rate.
-            if let Some(old) = before.and_then(|bound| bound.fuel)
+            if let Some(mut old) = before.and_then(|bound| bound.fuel)
                 && let Some(new) = self.bounds.get_mut(&id).and_then(|b| b.fuel.as_mut())
             {
+                old.flow(now);
                 new.level = old.level.min(new.level);
             }
         }
-        if let Some(tenant) = self.tenants.get_mut(&id)
-            && std::mem::take(&mut tenant.resting)
-        {
-            self.resting.retain(|(_, resting)| *resting != id);
+        if self.wake(id) {
             self.want(id);
         }
     }
@@ -146,7 +157,7 @@ impl<T> Schedule<T> {
         tenant.shares.want(&owner, weight.unwrap_or(DEFAULT_WEIGHT));
         tenant.queues.entry(owner).or_default().push_back(item);
         tenant.queued += 1;
-        if !tenant.resting {
+        if tenant.resting.is_none() {
             self.want(id);
         }
     }
@@ -156,10 +167,10 @@ impl<T> Schedule<T> {
         while let Some(&(at, id)) = self.resting.first()
             && at <= now
         {
-            self.resting.pop_first();
-            if let Some(tenant) = self.tenants.get_mut(&id) {
-                tenant.resting = false;
+            if self.wake(id) {
                 self.want(id);
+            } else {
+                self.resting.pop_first();
             }
         }
         while let Some(id) = self.shares.next(SLICE_FUEL) {
@@ -167,10 +178,10 @@ impl<T> Schedule<T> {
             let dry = bound.and_then(|bound| bound.fuel.as_mut()?.dry_until(now));
             if let Some(until) = dry {
                 self.shares.leave(&id);
-                self.shares.settle(&id, SLICE_FUEL, 0);
+                self.shares.settle(&id, 0);
                 self.resting.insert((until, id));
                 if let Some(tenant) = self.tenants.get_mut(&id) {
-                    tenant.resting = true;
+                    tenant.resting = Some(until);
                 }
                 continue;
             }
@@ -182,8 +193,9 @@ impl<T> Schedule<T> {
             {
                 self.shares.leave(&id);
             }
-            if let Some((owner, item)) = next {
-                return Next::Run(owner, item);
+            match next {
+                Some((owner, item)) => return Next::Run(owner, item),
+                None => self.shares.settle(&id, 0),
             }
         }
         Next::Wait(self.resting.first().map(|(at, _)| *at))
@@ -192,24 +204,59 @@ impl<T> Schedule<T> {
     /// What a slice that was popped took.
     pub(crate) fn settle(&mut self, owner: &Arc<Owner>, slice: Slice, now: Instant) {
         let id = owner.scope.tenant;
-        self.shares.settle(&id, SLICE_FUEL, slice.cost());
-        let bucket = self.bounds.get_mut(&id).and_then(|b| b.fuel.as_mut());
-        if let Some(bucket) = bucket {
-            bucket.flow(now);
-            bucket.level -= i128::from(slice.fuel);
-        }
+        self.shares.settle(&id, slice.cost());
+        self.burn(id, slice.fuel, now);
         if let Some(tenant) = self.tenants.get_mut(&id) {
-            tenant.shares.settle(owner, SLICE_FUEL, slice.cost());
+            tenant.shares.settle(owner, slice.cost());
             tenant.running -= 1;
         }
     }
 
-    /// Forgets a tenant that has nothing waiting and nothing running.
+    /// What the end of something took that was not popped.
+    pub(crate) fn charge(&mut self, owner: &Arc<Owner>, slice: Slice, now: Instant) {
+        let id = owner.scope.tenant;
+        let weight = self.bounds.get(&id).map_or(DEFAULT_WEIGHT, |b| b.weight);
+        self.shares.charge(&id, weight, slice.cost());
+        self.burn(id, slice.fuel, now);
+        let weight = self.weights.get(owner).copied();
+        let tenant = self.tenants.entry(id).or_default();
+        let weight = weight.unwrap_or(DEFAULT_WEIGHT);
+        tenant.shares.charge(owner, weight, slice.cost());
+        self.forget(id);
+    }
+
+    /// Until when a tenant's fuel is burnt, if it is.
+    pub(crate) fn dry_until(&mut self, id: TenantId, now: Instant) -> Option<Instant> {
+        let bucket = self.bounds.get_mut(&id)?.fuel.as_mut()?;
+        bucket.dry_until(now)
+    }
+
+    fn burn(&mut self, id: TenantId, fuel: u64, now: Instant) {
+        let bucket = self.bounds.get_mut(&id).and_then(|b| b.fuel.as_mut());
+        if let Some(bucket) = bucket {
+            bucket.flow(now);
+            let most = DEBT_SECONDS * i128::from(bucket.per_second);
+            bucket.level = (bucket.level - i128::from(fuel)).max(-most);
+        }
+    }
+
+    /// Ends a tenant's rest; whether it rested.
+    fn wake(&mut self, id: TenantId) -> bool {
+        let tenant = self.tenants.get_mut(&id);
+        let rested = tenant.and_then(|tenant| tenant.resting.take());
+        rested.is_some_and(|until| self.resting.remove(&(until, id)))
+    }
+
+    /// Forgets a tenant that has nothing waiting and nothing running, and no function that is
+    /// ahead of the others.
     pub(crate) fn forget(&mut self, id: TenantId) {
-        let gone = |tenant: &Tenant<T>| tenant.queued == 0 && tenant.running == 0;
+        let many = self.tenants.len() > REMEMBERED_TENANTS;
+        let gone = |tenant: &Tenant<T>| {
+            tenant.queued == 0 && tenant.running == 0 && (many || tenant.shares.is_empty())
+        };
         if self.tenants.get(&id).is_some_and(gone) {
+            self.wake(id);
             self.tenants.remove(&id);
-            self.resting.retain(|(_, resting)| *resting != id);
         }
     }
 
@@ -425,7 +472,7 @@ mod tests {
     #[test]
     fn nothing_is_kept_of_those_who_are_done() {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
-        for tenant in 1..1_000 {
+        for tenant in 1..10_000 {
             schedule.push(owner(tenant, "f"), 7);
             let Next::Run(owner, 7) = schedule.pop(now) else {
                 panic!("one waits")
@@ -433,6 +480,31 @@ mod tests {
             schedule.settle(&owner, whole(7), now);
             schedule.forget(owner.scope.tenant);
         }
-        assert!(schedule.tenants.is_empty() && schedule.shares.len() <= 1);
+        assert!(schedule.tenants.len() <= REMEMBERED_TENANTS);
+    }
+
+    #[test]
+    fn fuel_that_flowed_while_a_tenant_did_nothing_is_not_forgotten_by_new_quotas() {
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        let id = TenantId::from_number(1).expect("a tenant");
+        let quotas = Quotas {
+            fuel_per_second: Some(SLICE_FUEL),
+            ..Quotas::default()
+        };
+        schedule.set_quotas(id, &quotas, start);
+        schedule.push(owner(1, "f"), 1);
+        let Next::Run(owner, _) = schedule.pop(start) else {
+            panic!("one waits")
+        };
+        let huge = Slice {
+            fuel: 1_000 * SLICE_FUEL,
+            ran: Duration::ZERO,
+        };
+        schedule.settle(&owner, huge, start);
+        let debt = schedule.dry_until(id, start).expect("burnt") - start;
+        assert!(debt <= Duration::from_secs(11), "{debt:?}");
+        let later = start + Duration::from_secs(3_600);
+        schedule.set_quotas(id, &quotas, later);
+        assert_eq!(schedule.dry_until(id, later), None);
     }
 }

@@ -20,7 +20,7 @@ use shardmill_core::UnixMillis;
 use wasmtime::{Caller, FuncType, Linker, Result, Val, ValType};
 
 use crate::component::Pollables;
-use crate::guest::{Guest, charge, memory, range, range_mut};
+use crate::guest::{Guest, charge, memory, range, range_mut, tell_burnt};
 use crate::meter;
 use crate::output::Stream;
 use crate::trap::Stop;
@@ -421,6 +421,7 @@ async fn poll_oneoff(
     if !wait.is_zero() {
         let signals = Arc::clone(&guest.signals);
         if guest.wasi.pass(wait) {
+            tell_burnt(&mut caller)?;
             meter::sleep(&signals, wait).await;
         }
     }

@@ -10,7 +10,7 @@ use shardmill_core::sandbox::LogLevel;
 
 use crate::calls::{COUNTER_FUEL, EMIT_FUEL, LOG_FUEL, PROGRESS_FUEL, STATE_FUEL};
 use crate::effects::{Called, Code};
-use crate::guest::{Guest, charge};
+use crate::guest::{Guest, charge, mark};
 
 /// What the interface holds.
 pub(super) const OFFERED: [&str; 9] = [
@@ -63,7 +63,11 @@ type Returned<T> = Result<(Result<T, Problem>,)>;
 pub(super) fn add(mut linker: LinkerInstance<'_, Guest>) -> Result<()> {
     linker.func_wrap("progress", |mut store: Store<'_>, (index,): (u32,)| {
         charge(&mut store, PROGRESS_FUEL)?;
-        returned(store.data_mut().effects.progress(index))
+        let called = store.data_mut().effects.progress(index);
+        if matches!(called, Ok(Ok(()))) && store.data().effects.is_by_record() {
+            mark(&mut store)?;
+        }
+        returned(called)
     })?;
     linker.func_wrap("state-get", |mut store: Store<'_>, (name,): (String,)| {
         charge(&mut store, STATE_FUEL + name.len() as u64)?;

@@ -12,7 +12,7 @@ fn unlimited(invocation: &mut Invocation) {
 }
 
 /// Waits until nothing is held any more.
-async fn drained(host: &Host) {
+pub(super) async fn drained(host: &Host) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     while host.sandbox.in_use() != crate::InUse::default() {
         assert!(
@@ -24,11 +24,24 @@ async fn drained(host: &Host) {
     }
 }
 
+/// Waits until so many attempts run.
+pub(super) async fn running(host: &Host, count: u64) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while host.sandbox.in_use().instances < count {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "{:?} of {count}",
+            host.sandbox.in_use()
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 #[tokio::test]
 async fn sixty_four_spinners_do_not_keep_a_good_guest_from_finishing() {
     let host = Arc::new(Host::with(SandboxConfig {
         invoker_threads: 2,
-        concurrency: 80,
+        concurrency: 100,
         memory_budget_bytes: 16 << 30,
         ..SandboxConfig::default()
     }));
@@ -43,9 +56,7 @@ async fn sixty_four_spinners_do_not_keep_a_good_guest_from_finishing() {
         let host = Arc::clone(&host);
         spinners.spawn(async move { host.invoke(spin).await });
     }
-    while host.sandbox.in_use().instances < 64 {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    running(&host, 64).await;
     let mut finish = invocation(&good, 100);
     finish.limits.timeout = Duration::from_secs(1);
     assert_ok(&host.invoke(finish).await);
@@ -136,9 +147,7 @@ async fn what_the_host_lacks_is_a_throttle() {
         let host = Arc::clone(&host);
         tokio::spawn(async move { host.invoke(spin).await })
     };
-    while host.sandbox.in_use().instances == 0 {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    running(&host, 1).await;
     let report = host.invoke(invocation(&module, 1)).await;
     assert!(
         matches!(&report.outcome, Outcome::Throttled { reason } if reason.contains("no free slot")),

@@ -1,12 +1,11 @@
 //! Tenants side by side: shares of the cores, slots and memory, quotas.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use shardmill_core::quotas::{FunctionQuotas, Quotas};
 use shardmill_core::sandbox::Owner;
 use shardmill_core::{Scope, TenantId};
 use tokio::task::JoinSet;
 
+use super::invokers::{drained, running};
 use super::*;
 
 const SPIN: &str = "(loop $l (br $l))";
@@ -87,25 +86,22 @@ async fn a_tenant_with_sixty_four_spinners_gets_no_more_than_one_with_a_single_g
     let (bad, good) = (owner(1, "spin"), owner(2, "work"));
     let mut flood = JoinSet::new();
     keep(&mut flood, &host, &bad, &spin, 64);
-    while host.sandbox.in_use().instances < 64 {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    running(&host, 64).await;
     // One thread, a slice about each 60 µs, half of them the good tenant's: its 400 slices need
-    // about as many of the other's. First come first served would take 64 times as long.
+    // about as many of the other's, twice the time. First come first served would take 65 times as
+    // long.
     let began = tokio::time::Instant::now();
     let fuel = fuel_beside(&host, &good, &work, 200).await;
     let took = began.elapsed();
     flood.abort_all();
     let alone = tokio::time::Instant::now();
-    while host.sandbox.in_use().instances > 0 {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    drained(&host).await;
     let drained = alone.elapsed();
     let alone = tokio::time::Instant::now();
     assert_eq!(fuel_beside(&host, &good, &work, 200).await, fuel);
     let alone = alone.elapsed();
     assert!(
-        took < 30 * alone,
+        took < 12 * alone,
         "{took:?} beside the flood, {alone:?} alone"
     );
     assert!(
@@ -124,15 +120,13 @@ async fn sleepers_that_hold_every_slot_they_may_leave_some_for_others() {
     );
     let mut flood = JoinSet::new();
     keep(&mut flood, &host, &owner(1, "sleep"), &sleep, 40);
-    while host.sandbox.in_use().instances < 14 {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    running(&host, 10).await;
     for tenant in 2..6 {
         assert_ok(&host.invoke(of(&owner(tenant, "work"), &work)).await);
     }
     assert_eq!(
         host.sandbox.in_use().instances,
-        14,
+        10,
         "the sleepers still sleep"
     );
 }
@@ -178,18 +172,7 @@ async fn reserved_concurrency_bounds_a_function_and_keeps_room_for_it() {
     let mut flood = JoinSet::new();
     keep(&mut flood, &host, &other, &spin, 10);
     keep(&mut flood, &host, &reserved, &spin, 10);
-    let all = AtomicBool::new(false);
-    let reached = async {
-        while host.sandbox.in_use().instances < 6 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        all.store(true, Ordering::Relaxed);
-    };
-    let _ = tokio::time::timeout(Duration::from_secs(10), reached).await;
-    assert!(
-        all.load(Ordering::Relaxed),
-        "four of one and two of the other"
-    );
+    running(&host, 6).await;
     let standings = Sandbox::standings(&host.sandbox);
     let (_, standing) = standings
         .iter()

@@ -10,7 +10,7 @@ use wasmtime::component::{ComponentType, Lift, Lower, Resource};
 use wasmtime::{Result, StoreContextMut};
 
 use super::{CALL_FUEL, InputStream, IoError, Linker, OutputStream, Pollable, Store};
-use crate::guest::{Guest, charge};
+use crate::guest::{Guest, charge, tell_burnt};
 use crate::meter;
 use crate::output::Stream;
 use crate::trap::Stop;
@@ -245,6 +245,7 @@ async fn poll(store: &mut Store<'_>, all: &[Resource<Pollable>]) -> Result<Vec<u
     if !wait.is_zero() {
         let signals = Arc::clone(&guest.signals);
         if guest.wasi.pass(wait) {
+            tell_burnt(&mut *store)?;
             meter::sleep(&signals, wait).await;
         }
     }
