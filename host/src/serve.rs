@@ -2,7 +2,8 @@
 //! order that loses nothing.
 //!
 //! Stopping: no new connections and no new batches; requests and running batches finish, at most
-//! 10 s, then they are cut off, which is safe because they are repeated; last the store closes.
+//! 10 s, then they are cut off, which is safe because they are repeated; what they used is written,
+//! and last the store closes.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -128,6 +129,7 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     let (token, ledger) = (stop.clone(), Arc::clone(&workloads.usage));
     tasks.spawn(async move { usage::run(ledger, token).await });
+    let ledger = Arc::clone(&workloads.usage);
     let (token, kill_token) = (stop.clone(), kill.clone());
     tasks.spawn(async move { workloads.mappings.run(token, kill_token).await });
     let token = stop.clone();
@@ -174,6 +176,7 @@ pub async fn run(
     let _ = timeout(CUT_OFF, all(&mut tasks)).await;
     tasks.shutdown().await;
     if ended.is_ok() {
+        usage::write(&ledger).await;
         store.close().await;
     }
     ended

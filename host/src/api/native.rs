@@ -141,7 +141,7 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
         }
         ["counters", function] if method == Method::GET => return state::counters(call, function),
         ["state", function] if method == Method::GET => return state::state(call, function),
-        ["usage"] if method == Method::GET => return usage::list(call),
+        ["usage"] if method == Method::GET => return usage::list(call).await,
         ["usage", function] if method == Method::GET => return usage::keys(call, function),
         ["failures"] if method == Method::GET => return failures::list(call),
         ["failures"] if method == Method::POST => return failures::import(call).await,

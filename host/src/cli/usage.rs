@@ -1,5 +1,5 @@
-//! `shardmill usage`: the fuel that functions burnt, by function, mapping or day, or by partition
-//! key.
+//! `shardmill usage`: the fuel that functions burnt, by function, mapping, day or tenant, or by
+//! partition key.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +7,24 @@ use serde_json::{Value, json};
 
 use super::client::escaped;
 use super::{Connection, print};
+use crate::usage::{KEPT_DAYS, MAX_KEYS, SHOWN_KEYS};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// From this many days before today (UTC), at most 35
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, help = format!("From this many days before today (UTC), at most {KEPT_DAYS}"))]
     days: u64,
     /// What makes up a line
     #[arg(long, value_enum, default_value_t = By::Function)]
     by: By,
+    /// Of all accounts and regions, for operators; `--by tenant` asks for it, too
+    #[arg(long)]
+    all: bool,
     /// Show the partition keys of this function that burnt the most since the host started; an
     /// estimate, for handlers in record mode
-    #[arg(long, value_name = "FUNCTION", conflicts_with_all = ["days", "by"])]
+    #[arg(long, value_name = "FUNCTION", conflicts_with_all = ["days", "by", "all"])]
     keys: Option<String>,
-    /// With --keys, how many
-    #[arg(long, value_name = "N", default_value_t = 20, requires = "keys")]
-    top: u64,
+    #[arg(long, value_name = "N", default_value_t = SHOWN_KEYS, requires = "keys", help = format!("With --keys, how many, at most {MAX_KEYS}"))]
+    top: usize,
     #[command(flatten)]
     connection: Connection,
 }
@@ -32,12 +34,14 @@ enum By {
     Function,
     Mapping,
     Day,
+    Tenant,
 }
 
 /// What is shown of a line, and added up.
-const FIGURES: [&str; 6] = [
+const FIGURES: [&str; 7] = [
     "fuel",
     "invocations",
+    "cancelled",
     "errors",
     "throttles",
     "records",
@@ -51,19 +55,22 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         let answer = client.get(&path).await?;
         return keys(&answer, arguments.connection.json);
     }
+    let all = arguments.all || arguments.by == By::Tenant;
     let answer = client
-        .get(&format!("usage?days={}", arguments.days))
+        .get(&format!("usage?days={}&all={all}", arguments.days))
         .await?;
     if arguments.connection.json {
         return print::line(answer);
     }
     let rows = answer["usage"].as_array().cloned().unwrap_or_default();
-    let lines = added_up(&rows, arguments.by);
-    let total: u64 = lines.iter().map(|(_, sums)| sums[0]).sum();
+    let lines = added_up(&rows, arguments.by, all);
+    let fuels = lines.iter().map(|(_, sums)| sums[0]);
+    let total = fuels.fold(0, u64::saturating_add);
     let head = match arguments.by {
         By::Function => "function",
         By::Mapping => "mapping",
         By::Day => "day",
+        By::Tenant => "account",
     };
     let mut table = print::table(&[
         head,
@@ -71,12 +78,25 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         "share",
         "per record",
         "invocations",
+        "cancelled",
         "errors",
         "throttles",
         "records",
         "time",
     ]);
-    for (name, [fuel, invocations, errors, throttles, records, micros]) in lines {
+    for (
+        name,
+        [
+            fuel,
+            invocations,
+            cancelled,
+            errors,
+            throttles,
+            records,
+            micros,
+        ],
+    ) in lines
+    {
         let share = 100.0 * fuel as f64 / total.max(1) as f64;
         let per_record = fuel
             .checked_div(records)
@@ -87,6 +107,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             format!("{share:.1} %"),
             per_record,
             grouped(invocations),
+            grouped(cancelled),
             grouped(errors),
             grouped(throttles),
             grouped(records),
@@ -101,26 +122,46 @@ fn keys(answer: &Value, json: bool) -> anyhow::Result<()> {
     if json {
         return print::line(json!({ "keys": answer["keys"] }));
     }
+    print::rows(
+        &table_of_keys(answer),
+        "no record-mode attempt since the host started",
+    )
+}
+
+fn table_of_keys(answer: &Value) -> comfy_table::Table {
     let mut table = print::table(&["partition key", "fuel, about", "of it maybe others'"]);
     for key in answer["keys"].as_array().into_iter().flatten() {
         table.add_row([
-            print::cell(&key["partition_key"]),
+            text(&key["partition_key"]),
             grouped(key["fuel"].as_u64().unwrap_or_default()),
             grouped(key["doubt"].as_u64().unwrap_or_default()),
         ]);
     }
     right(&mut table);
-    print::rows(&table, "no record-mode attempt since the host started")
+    table
 }
 
-/// The rows' sums by what makes up a line: by day in order, else who burnt the most first.
-fn added_up(rows: &[Value], by: By) -> Vec<(String, [u64; FIGURES.len()])> {
+/// A name or a key, which nothing in it makes two lines.
+fn text(value: &Value) -> String {
+    print::in_line(value.as_str().unwrap_or_default())
+}
+
+/// The rows' sums by what makes up a line: by day in order, else who burnt the most first. Of all
+/// accounts, functions and mappings are told apart by theirs.
+fn added_up(rows: &[Value], by: By, all: bool) -> Vec<(String, [u64; FIGURES.len()])> {
     let mut sums: BTreeMap<String, [u64; FIGURES.len()]> = BTreeMap::new();
     for row in rows {
+        let account = || text(&row["account"]);
+        let of_account = |name: String| match all {
+            true => format!("{} {} {name}", account(), text(&row["region"])),
+            false => name,
+        };
         let name = match by {
-            By::Function => print::cell(&row["function"]),
-            By::Mapping => row["mapping"].as_str().unwrap_or("(by hand)").to_owned(),
+            By::Function => of_account(text(&row["function"])),
+            By::Mapping if row["mapping"].is_null() => of_account("(by hand)".into()),
+            By::Mapping => of_account(text(&row["mapping"])),
             By::Day => date(row["day"].as_u64().unwrap_or_default()),
+            By::Tenant => account(),
         };
         let sum = sums.entry(name).or_default();
         for (sum, figure) in sum.iter_mut().zip(FIGURES) {
@@ -166,23 +207,58 @@ mod tests {
 
     #[test]
     fn lines_add_up_what_they_are_of() {
-        let row = |day, function, mapping: Value, fuel| json!({ "day": day, "function": function, "mapping": mapping, "fuel": fuel, "invocations": 1 });
+        let row = |account, day, function, mapping: Value, fuel: u64| {
+            json!({
+                "account": account, "region": "r", "day": day, "function": function,
+                "mapping": mapping, "fuel": fuel, "invocations": 1,
+            })
+        };
         let rows = [
-            row(20_000, "a", json!("m"), 5),
-            row(20_001, "a", Value::Null, 1),
-            row(20_001, "b", json!("n"), 9),
+            row("1", 20_000, "a", json!("m"), 5),
+            row("1", 20_001, "a", Value::Null, 1),
+            row("2", 20_001, "b", json!("n"), 9),
+            row("2", 20_001, "a", json!("n"), 3),
         ];
-        let lines = |by| -> Vec<(String, u64)> {
-            let lines = added_up(&rows, by).into_iter();
+        let lines = |by, all| -> Vec<(String, u64)> {
+            let lines = added_up(&rows, by, all).into_iter();
             lines.map(|(name, sums)| (name, sums[0])).collect()
         };
-        assert_eq!(lines(By::Function), [("b".into(), 9), ("a".into(), 6)]);
-        let by_mapping = [("n".into(), 9), ("m".into(), 5), ("(by hand)".into(), 1)];
-        assert_eq!(lines(By::Mapping), by_mapping);
-        assert_eq!(
-            lines(By::Day),
-            [("2024-10-04".into(), 5), ("2024-10-05".into(), 10)]
-        );
+        let of = |lines: &[(&str, u64)]| -> Vec<(String, u64)> {
+            let lines = lines.iter();
+            lines
+                .map(|(name, fuel)| ((*name).to_owned(), *fuel))
+                .collect()
+        };
+        for (by, all, want) in [
+            (By::Function, false, of(&[("a", 9), ("b", 9)])),
+            (
+                By::Function,
+                true,
+                of(&[("2 r b", 9), ("1 r a", 6), ("2 r a", 3)]),
+            ),
+            (
+                By::Mapping,
+                false,
+                of(&[("n", 12), ("m", 5), ("(by hand)", 1)]),
+            ),
+            (By::Day, true, of(&[("2024-10-04", 5), ("2024-10-05", 13)])),
+            (By::Tenant, true, of(&[("2", 12), ("1", 6)])),
+        ] {
+            assert_eq!(lines(by, all), want, "{by:?}, all: {all}");
+        }
         assert_eq!(grouped(1_234_567), "1,234,567");
+    }
+
+    #[test]
+    fn no_key_or_name_forges_a_line() {
+        let keys = json!({ "keys": [{ "partition_key": "a\n9,999\tb\u{1b}", "fuel": u64::MAX }] });
+        let table = table_of_keys(&keys).to_string();
+        assert_eq!(table.lines().count(), 2, "{table}");
+        assert!(table.contains("a\\n9,999\\tb\\u{1b}"), "{table}");
+        for by in [By::Function, By::Mapping, By::Tenant] {
+            let evil = "a\nb";
+            let row = json!({ "account": evil, "function": evil, "mapping": evil });
+            assert_eq!(added_up(&[row], by, false)[0].0, "a\\nb", "{by:?}");
+        }
     }
 }
