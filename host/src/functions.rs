@@ -2,6 +2,7 @@
 //! a deploy makes a new version, and any failure on its way leaves the old one running.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -34,14 +35,24 @@ pub struct Function {
     pub settings: FunctionSettings,
 }
 
-/// What a function runs with, beside its module.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a function runs with, beside its module. Its `Debug` names the variables only.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FunctionSettings {
     /// Its limits.
     pub limits: FunctionLimits,
     /// Its environment variables: all that its environment holds.
     pub environment: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for FunctionSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.environment.keys().collect();
+        f.debug_struct("FunctionSettings")
+            .field("limits", &self.limits)
+            .field("environment", &names)
+            .finish()
+    }
 }
 
 /// A function that is ready to run.

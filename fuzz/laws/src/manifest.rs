@@ -97,6 +97,10 @@ fn gather(value: &toml::Value, found: &mut Vec<String>) {
                     toml::Value::String(text) if SECRET_KEYS.contains(&name.as_str()) => {
                         found.push(text.clone());
                     }
+                    toml::Value::Table(variables) if name == "environment" => {
+                        let texts = variables.values().filter_map(|value| value.as_str());
+                        found.extend(texts.map(str::to_owned));
+                    }
                     other => gather(other, found),
                 }
             }

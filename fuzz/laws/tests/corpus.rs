@@ -1,7 +1,8 @@
 //! Every law over its corpus and over seeded mutations of it: the short run, the same each time.
 //!
 //! A failure says the target, the seed and the file with the input. That one input again:
-//! `SHARDMILL_FUZZ_INPUT=FILE cargo test -p shardmill-laws --test corpus TARGET`.
+//! `SHARDMILL_FUZZ_INPUT=FILE cargo test -p shardmill-laws --test corpus TEST`.
+//! `SHARDMILL_FUZZ_MUTATIONS=N` asks for more of them than a test run has time for.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -110,6 +111,8 @@ fn run(target: &str, mutations: u64) {
         check(&fs::read(file).expect("an input"));
         return;
     }
+    let asked = std::env::var("SHARDMILL_FUZZ_MUTATIONS").ok();
+    let mutations = asked.map_or(mutations, |n| n.parse().expect("a number"));
     let corpus = Corpus::of(target);
     for (file, input) in &corpus.inputs {
         if let Err(broken) = catch_unwind(AssertUnwindSafe(|| check(input))) {
