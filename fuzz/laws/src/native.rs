@@ -8,8 +8,8 @@ use crate::reply;
 
 const MAX_REQUESTS: usize = 8;
 
-/// No request makes the host fail, and a refusal says why. A mapping is shown as it was made, and
-/// what is shown of its settings makes the same mapping again.
+/// No request makes the host fail, and a refusal says why. A mapping is shown as it was made and
+/// with the settings that were given, and what is shown of its settings makes the same mapping again.
 pub fn check(data: &[u8]) {
     let host = ready();
     let mut input = Input(data);
@@ -31,6 +31,7 @@ pub fn check(data: &[u8]) {
         let json = judged(&reply, line.len() + request.0.len());
         let name = path.strip_prefix("mappings/").filter(|n| plain(n));
         if let (200, "PUT", Some(name)) = (reply.status, method, name) {
+            are_as_given(request.0, &json);
             settings_come_back(&host, name, &json);
         }
     }
@@ -68,6 +69,20 @@ fn judged(reply: &Reply, asked: usize) -> Json {
 
 fn plain(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+/// What a body gives is what is shown.
+fn are_as_given(body: &[u8], made: &Json) {
+    let Ok(Json::Object(given)) = serde_json::from_slice(body) else {
+        return;
+    };
+    let shown = settings(made);
+    for (name, value) in given {
+        // An instant has several spellings.
+        if name != "starting_position_timestamp" && !value.is_null() && shown[&name] != Json::Null {
+            assert_eq!(shown[&name], value, "{name}");
+        }
+    }
 }
 
 fn settings_come_back(host: &Host, name: &str, made: &Json) {
