@@ -13,6 +13,7 @@
 mod canonical;
 mod chunked;
 mod error;
+pub(crate) mod fuzzing;
 mod sign;
 mod signature;
 #[cfg(test)]

@@ -7,6 +7,8 @@ pub mod clock;
 pub mod config;
 pub mod delivery;
 pub mod functions;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod janitor;
 pub mod manifest;
 pub mod mapping;

@@ -4,8 +4,11 @@
 
 mod apt;
 mod bench;
+mod cargo_tool;
 mod clients;
 mod demo;
+mod deny;
+mod fuzz;
 mod guests;
 mod host;
 mod paths;
@@ -41,6 +44,10 @@ enum Command {
     Bench(bench::Arguments),
     /// Run the mapping simulator on many seeds, or one seed with its log
     Sim(sim::Arguments),
+    /// Look for inputs that break a law of `fuzz/laws`, guided by coverage
+    Fuzz(fuzz::Arguments),
+    /// Hold the dependencies against `deny.toml`: licences, bans, sources, advisories
+    Deny,
     /// Find or make the compiler for handlers
     WasmTarget,
     /// Build every handler below `handlers/` to wasm
@@ -65,6 +72,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test => return test::run(),
         Command::Bench(arguments) => bench::run(&arguments)?,
         Command::Sim(arguments) => return sim::run(&arguments),
+        Command::Fuzz(arguments) => return fuzz::run(&arguments),
+        Command::Deny => return test::deny(),
         Command::WasmTarget => {
             println!("{}", wasm_target::describe(&wasm_target::ensure()?));
         }

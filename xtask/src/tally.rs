@@ -48,6 +48,11 @@ impl Tally {
         self.passed += 1;
     }
 
+    /// Something that is not made of tests did not run: `NAME (REASON)`.
+    pub(crate) fn skip(&mut self, what: &str) {
+        self.ignored.insert(what.to_owned());
+    }
+
     /// Something has failed; no matter how, the tally shows at least one failure.
     pub(crate) fn fail_at_least_one(&mut self) {
         self.failed = self.failed.max(1);
@@ -125,6 +130,14 @@ mod tests {
                 ]
             );
         }
+    }
+
+    #[test]
+    fn a_skipped_check_is_neither_passed_nor_failed() {
+        let mut tally = Tally::default();
+        tally.skip("advisories (no database)");
+        assert_eq!((tally.passed(), tally.failed()), (0, 0));
+        assert!(tally.skipped().eq(["advisories (no database)"]));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::step::{Ending, Steps};
 use crate::tally::Tally;
-use crate::{clients, guests, paths, program, templates, wasm_target};
+use crate::{clients, deny, guests, paths, program, templates, wasm_target};
 
 /// Runs all steps; the exit code says whether everything passed.
 ///
@@ -31,6 +31,7 @@ pub(crate) fn run() -> Result<ExitCode> {
             "warnings",
         ])
     });
+    steps.run("dependencies", deny::run);
     let built = steps.prepare("build", || {
         cargo(&["build", "--workspace", "--bins"])?;
         cargo(&["test", "--workspace", "--no-run"])
@@ -62,10 +63,24 @@ pub(crate) fn templates() -> Result<ExitCode> {
     } else {
         Steps::leave_out("templates", "the build failed");
     }
-    Ok(match steps.finish() {
+    Ok(ended(&steps))
+}
+
+/// The step that looks at the dependencies, alone.
+///
+/// # Errors
+/// None of the step's: those are counted.
+pub(crate) fn deny() -> Result<ExitCode> {
+    let mut steps = Steps::default();
+    steps.run("dependencies", deny::run);
+    Ok(ended(&steps))
+}
+
+fn ended(steps: &Steps) -> ExitCode {
+    match steps.finish() {
         Ending::Good => ExitCode::SUCCESS,
         Ending::Bad => ExitCode::FAILURE,
-    })
+    }
 }
 
 fn tests(tally: &mut Tally) -> Result<()> {

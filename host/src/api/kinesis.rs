@@ -41,12 +41,12 @@ mod wire;
 pub(crate) mod tests;
 
 pub(crate) use error::Error;
-pub(crate) use operations::{OPERATIONS, Support};
+pub(crate) use operations::{OPERATIONS, Support, find};
 pub(crate) use output::Output;
 pub(crate) use routes::Routes;
 pub(crate) use shape::{Input, Member, Shape};
 pub(crate) use target::{Target, gone_from};
-pub(crate) use wire::{handle, refused};
+pub(crate) use wire::{careful, handle, refused, run};
 
 use shardmill_core::UnixMillis;
 use shardmill_store::ProducerMark;

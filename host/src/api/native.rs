@@ -48,12 +48,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
 use super::Answer;
 use super::door::Refusal;
+use crate::auth::Caller;
 use crate::services::Services;
 use error::Error;
 use request::Call;
@@ -61,6 +63,19 @@ use request::Call;
 /// Answers a native request.
 pub(crate) async fn handle(host: Arc<Services>, request: Request<Incoming>) -> Answer {
     match Call::read(&host, request).await {
+        Ok(call) => route(&call).await.unwrap_or_else(answer_error),
+        Err(error) => answer_error(error),
+    }
+}
+
+/// Answers a native request of a known caller.
+pub(crate) async fn respond(
+    host: &Arc<Services>,
+    parts: Parts,
+    caller: Caller,
+    body: Bytes,
+) -> Answer {
+    match Call::of(host, parts, caller, body) {
         Ok(call) => route(&call).await.unwrap_or_else(answer_error),
         Err(error) => answer_error(error),
     }

@@ -49,10 +49,7 @@ pub(crate) struct Call<'a> {
 pub(crate) async fn handle(host: &Services, request: Request<Incoming>) -> Answer {
     let (parts, body) = request.into_parts();
     let mut answer = match read(host, &parts, body).await {
-        Ok((caller, body)) => match run(host, &parts, caller, body).await {
-            Ok(output) => answer(StatusCode::OK, &output),
-            Err(error) => failed(&error),
-        },
+        Ok((caller, body)) => respond(host, &parts, caller, body).await,
         Err((error, whole)) => {
             let mut answer = failed(&error);
             if !whole {
@@ -66,6 +63,14 @@ pub(crate) async fn handle(host: &Services, request: Request<Incoming>) -> Answe
         answer.headers_mut().insert("x-amzn-requestid", id);
     }
     answer
+}
+
+/// Answers a request of a known caller.
+pub(crate) async fn respond(host: &Services, parts: &Parts, caller: Caller, body: Bytes) -> Answer {
+    match run(host, parts, caller, body).await {
+        Ok(output) => answer(StatusCode::OK, &output),
+        Err(error) => failed(&error),
+    }
 }
 
 /// Who is calling, and the body.

@@ -1,6 +1,7 @@
 //! What is stored of functions.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -61,8 +62,8 @@ pub fn label(number: u64) -> String {
     }
 }
 
-/// What a function runs with, beside its module.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a function runs with, beside its module. Its `Debug` names the variables only.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FunctionSettings {
     /// Its limits.
@@ -72,6 +73,17 @@ pub struct FunctionSettings {
     /// The form in which it keeps its state: versions with another one cannot read it.
     #[serde(skip_serializing_if = "is_zero")]
     pub state_format: u32,
+}
+
+impl fmt::Debug for FunctionSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.environment.keys().collect();
+        f.debug_struct("FunctionSettings")
+            .field("limits", &self.limits)
+            .field("environment", &names)
+            .field("state_format", &self.state_format)
+            .finish()
+    }
 }
 
 fn is_zero(number: &u32) -> bool {

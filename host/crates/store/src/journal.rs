@@ -15,6 +15,7 @@
 //! ```
 
 mod error;
+pub(crate) mod fuzzing;
 mod layout;
 mod place;
 mod pool;

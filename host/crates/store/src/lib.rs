@@ -4,6 +4,8 @@
 //! benchmarks compare with), [`Embedded`] is a journal with redb as its tables.
 #![warn(missing_docs)]
 
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod io;
 pub mod journal;
 

@@ -132,7 +132,7 @@ fn handler_of(operation: &'static Operation) -> Option<&'static Handler> {
 }
 
 /// Everything from the body on.
-pub(super) async fn run(
+pub(crate) async fn run(
     host: &Services,
     parts: &Parts,
     caller: Result<Caller, AuthError>,
@@ -161,14 +161,24 @@ pub(super) async fn run(
             return running.await;
         }
     }
-    // The careful way: what is wrong is found in AWS's order.
+    careful(host, parts, caller, operation, body).await
+}
+
+/// The careful way: what is wrong is found in AWS's order.
+pub(crate) async fn careful(
+    host: &Services,
+    parts: &Parts,
+    caller: Result<Caller, AuthError>,
+    operation: Option<&'static Operation>,
+    body: &[u8],
+) -> Result<Output, Error> {
     let body = match serde_json::from_slice(body) {
         Ok(Json::Object(members)) => members,
         _ => return Err(Error::NoObject),
     };
     let operation = operation.ok_or(Error::UnknownOperation(None))?;
     let caller = caller?;
-    let handler = handler.ok_or_else(|| {
+    let handler = handler_of(operation).ok_or_else(|| {
         Error::UnknownOperation(Some(format!(
             "{} is not supported yet: docs/parity.md lists what is",
             operation.name
@@ -180,7 +190,7 @@ pub(super) async fn run(
     if !violations.is_empty() {
         return Err(Error::Constraints(violations));
     }
-    let producer = producer?;
+    let producer = producer::of(&parts.headers)?;
     let call = Call {
         host,
         operation: operation.name,

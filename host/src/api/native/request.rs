@@ -54,8 +54,7 @@ impl<'a> Call<'a> {
                 return Err(error.into());
             }
         };
-        let path = parts.uri.path().trim_start_matches("/_shardmill/");
-        let path: Vec<String> = path.split('/').map(auth::percent_decoded).collect();
+        let path = path_of(&parts);
         let limit = match path
             .iter()
             .map(String::as_str)
@@ -75,6 +74,20 @@ impl<'a> Call<'a> {
             Some(claim) => claim.check(&parts, body)?,
             None => (nobody(host), body),
         };
+        Self::of(host, parts, caller, body)
+    }
+
+    /// A request whose body is there, of a known caller.
+    ///
+    /// # Errors
+    /// The caller makes more requests than it may.
+    pub(super) fn of(
+        host: &'a Arc<Services>,
+        parts: Parts,
+        caller: Caller,
+        body: Bytes,
+    ) -> Result<Self, Error> {
+        let path = path_of(&parts);
         let Caller { scope, role } = caller;
         // An operator sees to a host, and is held up by nobody's quota.
         let counts = host.settings.access != Access::Closed || role == Role::Tenant;
@@ -179,6 +192,12 @@ impl<'a> Call<'a> {
         }
         serde_json::from_slice(&self.body).map_err(|e| Error::json("body", &e))
     }
+}
+
+/// The path's segments below `/_shardmill/`, decoded.
+fn path_of(parts: &Parts) -> Vec<String> {
+    let path = parts.uri.path().trim_start_matches("/_shardmill/");
+    path.split('/').map(auth::percent_decoded).collect()
 }
 
 /// Whether a request needs no signature: all of the open mode; of a closed host only whether it

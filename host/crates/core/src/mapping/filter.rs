@@ -122,13 +122,24 @@ impl FilterCriteria {
     /// strings with escapes that rules look at; payloads that repeat a key or spell one with dots
     /// are read into a tree.
     pub fn check(&self, record: &RecordRef<'_>) -> Verdict {
+        self.check_within(record, &mut Budget::new())
+    }
+
+    /// The same, with the steps that it took: for the laws of `fuzz/laws`.
+    #[doc(hidden)]
+    pub fn check_counting(&self, record: &RecordRef<'_>) -> (Verdict, u64) {
+        let mut budget = Budget::new();
+        let verdict = self.check_within(record, &mut budget);
+        (verdict, budget.spent())
+    }
+
+    fn check_within(&self, record: &RecordRef<'_>, budget: &mut Budget) -> Verdict {
         if self.is_empty() {
             return Verdict::Match;
         }
         let mut verdict = Verdict::NoMatch;
-        let mut budget = Budget::new();
         for program in &self.0.programs {
-            match program.check(record, &mut budget) {
+            match program.check(record, budget) {
                 end @ (Verdict::Match | Verdict::TooCostly) => return end,
                 Verdict::NotJson => verdict = Verdict::NotJson,
                 Verdict::NoMatch => {}

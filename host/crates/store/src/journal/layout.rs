@@ -57,7 +57,7 @@ pub(super) fn seed(store_id: u64) -> Hasher {
     hasher
 }
 
-fn checksum(seed: &Hasher, bytes: &[u8]) -> u32 {
+pub(super) fn checksum(seed: &Hasher, bytes: &[u8]) -> u32 {
     let mut hasher = seed.clone();
     hasher.update(bytes);
     hasher.finalize()

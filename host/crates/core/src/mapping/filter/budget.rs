@@ -26,6 +26,11 @@ impl Budget {
         Self(MAX_FILTER_STEPS)
     }
 
+    /// Steps that were taken, but for those that there were no more of.
+    pub(super) fn spent(&self) -> u64 {
+        MAX_FILTER_STEPS - self.0
+    }
+
     /// Takes steps.
     #[inline]
     pub(super) fn spend(&mut self, steps: u64) -> Result<(), Spent> {
