@@ -8,6 +8,7 @@ mod build;
 mod client;
 mod counters;
 mod deliveries;
+mod dev;
 mod failures;
 mod functions;
 mod invoke;
@@ -61,6 +62,8 @@ enum AnyCommand {
 enum Command {
     /// Run the host
     Serve(serve::Arguments),
+    /// Run the host for one handler, and build and deploy it again whenever its sources change
+    Dev(dev::Arguments),
     /// Put the lines of a file, or of standard input, into a stream
     Put(put::Arguments),
     /// Show a stream's records as they arrive
@@ -208,6 +211,7 @@ fn exit(ended: anyhow::Result<ExitCode>) -> ExitCode {
 async fn run(command: Command, sandbox: NewSandbox) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(arguments) => serve::run(arguments, sandbox).await?,
+        Command::Dev(arguments) => dev::run(arguments, sandbox).await?,
         Command::Put(arguments) => put::run(arguments).await?,
         Command::Tail(arguments) => tail::run(arguments).await?,
         Command::Invoke(arguments) => return invoke::run(arguments).await,

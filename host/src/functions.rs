@@ -11,6 +11,7 @@ mod error;
 mod keys;
 mod locks;
 mod model;
+mod quotas;
 mod reference;
 mod route;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub(crate) use keys::{keys_of, module_key};
 pub use model::{
     Alias, FailedDeploy, Function, FunctionRecord, FunctionSettings, LATEST, Loaded, Second, label,
 };
+pub use quotas::QuotasError;
 pub use reference::{BadReference, FunctionRef, Qualifier};
 pub use route::{Ready, Route};
 
@@ -33,6 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use serde::Serialize;
+use shardmill_core::quotas::FunctionQuotas;
 use shardmill_core::sandbox::{Input, Invocation, Module, NoState, Report};
 use shardmill_core::{BatchContext, Sandbox, Scope};
 use shardmill_store::{Key, ReadError, Store, Table, Tx, Urgency, Value, Versioned};
@@ -226,6 +229,7 @@ impl Functions {
             })
             .await?;
         self.cache().gone(scope, name, None);
+        self.apply(scope, name, FunctionQuotas::default());
         self.tell();
         Ok(digests.into_iter().collect())
     }

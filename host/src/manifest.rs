@@ -15,7 +15,7 @@ mod table;
 mod watch;
 
 pub use build::{BuildSpec, Language};
-pub(crate) use check::{check_function, check_mapping, instant};
+pub(crate) use check::{check_function, check_mapping, check_quotas, instant};
 pub(crate) use check_alias::check_alias;
 pub(crate) use check_delivery::check_on_failure;
 pub use error::ManifestError;
@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use shardmill_core::mapping::{Policy, StartingPosition};
+use shardmill_core::quotas::FunctionQuotas;
 use shardmill_core::{Scope, StreamName, TenantId};
 
 use crate::delivery::{self, Destination};
@@ -111,6 +112,8 @@ pub struct FunctionSpec {
     pub wasm: PathBuf,
     /// What it runs with.
     pub settings: FunctionSettings,
+    /// What it is due among its tenant's functions; `None` leaves it alone.
+    pub quotas: Option<FunctionQuotas>,
 }
 
 /// An alias that should exist.

@@ -110,6 +110,8 @@ pub async fn run(
         Workloads::with_delivery(Arc::clone(&store), sandbox, clock, notes, delivery.clone());
     let kept = workloads.failures.open(config.settings.failures);
     kept.context("count what the failure store holds")?;
+    let applied = workloads.functions.apply_quotas();
+    applied.context("read what functions are due")?;
     let services = Services::start(Arc::clone(&store), clock, config.settings).await?;
     let services = services.with_workloads(workloads.clone());
     let services = Arc::new(services.with_tenancy(tenancy));

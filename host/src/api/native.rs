@@ -4,6 +4,7 @@
 //! | --- | --- | --- | --- | --- |
 //! | `health`, `metrics`, `streams[/NAME]` | shows | | | |
 //! | `functions[/NAME]` | shows | deploys: wasm as body, `?settings=` | | deletes |
+//! | `functions/NAME/quotas` | | sets weight and reserved concurrency | | |
 //! | `functions/NAME[:QUALIFIER]` | shows that version | | | `NAME:VERSION`: deletes it |
 //! | `functions/NAME[:QUALIFIER]/invoke` | | | runs it on the body | |
 //! | `functions/NAME/versions` | shows them | | publishes `$LATEST` | |
@@ -106,6 +107,9 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
         ["functions", name] if method == Method::DELETE => {
             return functions::delete(call, name).await;
         }
+        ["functions", name, "quotas"] if method == Method::PUT => {
+            return functions::put_quotas(call, name).await;
+        }
         ["functions", name, "invoke"] if method == Method::POST => {
             return invoke::invoke(call, name).await;
         }
@@ -182,6 +186,7 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
         ["functions" | "mappings", _] | ["functions", _, "aliases", _] => "GET, PUT, DELETE",
         ["functions", _, "versions"] => "GET, POST",
         ["functions", _, "aliases"] => "GET",
+        ["functions", _, "quotas"] => "PUT",
         ["functions", _, "invoke"] | ["mappings", _, "pause" | "resume" | "unpark" | "rewind"] => {
             "POST"
         }

@@ -30,6 +30,23 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let folder = std::path::absolute(&arguments.folder).context("find the folder")?;
+    let (_, spec) = project(&folder)?;
+    let built = make(&spec, &folder)?;
+    if arguments.json {
+        print::line(json!({
+            "language": spec.language.name(),
+            "module": spec.output.display().to_string(),
+            "bytes": built.bytes,
+            "seconds": built.took.as_secs_f64(),
+        }))?;
+    } else {
+        print::line(built.words(&spec, &folder))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A handler's folder: its manifest, and how its module is made.
+pub(super) fn project(folder: &Path) -> anyhow::Result<(PathBuf, BuildSpec)> {
     let manifest = folder.join(MANIFEST);
     if !manifest.is_file() {
         bail!(
@@ -37,36 +54,43 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             manifest.display()
         );
     }
-    let Some(BuildSpec { language, output }) = Manifest::load(&manifest)?.build else {
+    let Some(spec) = Manifest::load(&manifest)?.build else {
         bail!(
             "{} has no table [build]: add language and output",
             manifest.display()
         );
     };
+    Ok((manifest, spec))
+}
+
+/// A module that was made.
+pub(super) struct Built {
+    bytes: u64,
+    took: Duration,
+}
+
+impl Built {
+    /// For people: where it is, how large, and how long it took.
+    pub(super) fn words(&self, spec: &BuildSpec, folder: &Path) -> String {
+        let shown = spec.output.strip_prefix(folder).unwrap_or(&spec.output);
+        let (size, seconds) = (print::size(self.bytes), self.took.as_secs_f64());
+        format!("{}  {size}  in {seconds:.1} s", shown.display())
+    }
+}
+
+/// Makes the module and puts it in place. Blocks.
+pub(super) fn make(spec: &BuildSpec, folder: &Path) -> anyhow::Result<Built> {
     let clock = crate::clock::Clock::system();
     let began = clock.now();
-    let made = build(language, &folder)?;
-    publish(&made, &output)?;
-    let size = fs::metadata(&output)
+    let made = build(spec.language, folder)?;
+    publish(&made, &spec.output)?;
+    let bytes = fs::metadata(&spec.output)
         .context("read the module's size")?
         .len();
-    let took = Duration::from_millis(clock.now().0.saturating_sub(began.0));
-    if arguments.json {
-        print::line(json!({
-            "language": language.name(),
-            "module": output.display().to_string(),
-            "bytes": size,
-            "seconds": took.as_secs_f64(),
-        }))?;
-    } else {
-        let shown = output.strip_prefix(&folder).unwrap_or(&output).display();
-        print::line(format!(
-            "{shown}  {}  in {:.1} s",
-            print::size(size),
-            took.as_secs_f64()
-        ))?;
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(Built {
+        bytes,
+        took: clock.now().since(began),
+    })
 }
 
 /// Runs the language's tools; the module that they made.

@@ -42,6 +42,19 @@ enum Command {
         #[arg(long, default_value = "")]
         description: String,
     },
+    /// Set what a function is due among its tenant's
+    Quotas {
+        /// The function's name
+        name: String,
+        /// Its share of the tenant's fuel against the other functions' weights, 1 to 1,000; the
+        /// usual one is 100
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        weight: u32,
+        /// Attempts that run at a time, at the most, and kept for it: 0 to 1,000; without this
+        /// nothing is reserved
+        #[arg(long, value_name = "N")]
+        reserved_concurrency: Option<u32>,
+    },
     /// List the versions of a function
     Versions {
         /// The function's name
@@ -175,6 +188,22 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             let answer = client.send(Method::POST, &path, &body).await?;
             let version = print::cell(&answer["version"]);
             let text = format!("function {name} published as version {version}");
+            print::done(connection.json, &answer, &text)
+        }
+        Command::Quotas {
+            name,
+            weight,
+            reserved_concurrency,
+        } => {
+            let body = serde_json::json!({
+                "weight": weight, "reserved_concurrency": reserved_concurrency,
+            });
+            let path = format!("{}/quotas", path(&name));
+            let answer = client.send(Method::PUT, &path, &body).await?;
+            let reserved = reserved_concurrency.map_or("nothing reserved".into(), |n| {
+                format!("{n} attempts reserved")
+            });
+            let text = format!("function {name}: weight {weight}, {reserved}");
             print::done(connection.json, &answer, &text)
         }
         Command::Versions { name } => {

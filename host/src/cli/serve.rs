@@ -73,6 +73,19 @@ enum LogFormat {
     Json,
 }
 
+impl Arguments {
+    /// With this manifest, unless another one is named.
+    pub(super) fn with_manifest(mut self, manifest: PathBuf) -> anyhow::Result<Self> {
+        if let Some(other) = self.config.replace(manifest) {
+            anyhow::bail!(
+                "--config {}: the handler's own folder has the manifest",
+                other.display()
+            );
+        }
+        Ok(self)
+    }
+}
+
 pub(super) async fn run(arguments: Arguments, sandbox: NewSandbox) -> anyhow::Result<()> {
     start_log(&arguments.log, arguments.log_format)?;
     let path = manifest_path(arguments.config)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use shardmill_core::outcome::Outcome;
+use shardmill_core::quotas::FunctionQuotas;
 use shardmill_core::sandbox::Input;
 use shardmill_core::{Batch, Scope};
 use shardmill_store::{Expect, Tx, Value};
@@ -121,6 +122,7 @@ impl Functions {
         let record = FunctionRecord {
             latest: function.as_ref().clone(),
             newest,
+            quotas: old.map_or_else(FunctionQuotas::default, |old| old.quotas),
             failed_deploy: None,
         };
         let revision = before.as_ref().map(|(_, revision)| *revision);
@@ -165,6 +167,7 @@ impl Functions {
                     let record = FunctionRecord {
                         latest,
                         newest,
+                        quotas: FunctionQuotas::default(),
                         failed_deploy,
                     };
                     (record, revision)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use shardmill_core::limits::FunctionLimits;
 use shardmill_core::mapping::Weight;
+use shardmill_core::quotas::FunctionQuotas;
 use shardmill_core::sandbox::{Carrier, Module, Owner};
 use shardmill_core::{Scope, UnixMillis};
 
@@ -99,6 +100,9 @@ pub struct FunctionRecord {
     /// The highest number that was ever given to a version.
     #[serde(default)]
     pub newest: u64,
+    /// What it is due among its tenant's functions.
+    #[serde(default)]
+    pub quotas: FunctionQuotas,
     /// The last deploy, if it failed. What ran before goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_deploy: Option<FailedDeploy>,

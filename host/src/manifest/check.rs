@@ -15,6 +15,7 @@ use shardmill_core::limits::{
     MIN_MEMORY_BYTES, MIN_TIMEOUT,
 };
 use shardmill_core::mapping::{BadPolicy, OnExhausted, Policy, StartingPosition};
+use shardmill_core::quotas::{FunctionQuotas, MAX_RESERVED_CONCURRENCY, MAX_WEIGHT};
 use shardmill_core::{Scope, Stream, UnixMillis};
 
 use super::build::check_build;
@@ -92,12 +93,14 @@ pub(super) fn check(raw: RawManifest, base: &Path) -> Result<Manifest, BadKey> {
             .wasm
             .take()
             .ok_or_else(|| here.missing("wasm", "the module's file"))?;
+        let quotas = check_quotas(&table, &here.0)?;
         let settings = check_function(table, FunctionSettings::default(), &here.0)?;
         manifest.functions.push(FunctionSpec {
             scope,
             name,
             wasm: base.join(wasm),
             settings,
+            quotas,
         });
     }
     for (at, mut table) in raw.alias.into_iter().enumerate() {
@@ -203,6 +206,28 @@ fn check_stream(table: StreamTable, at: usize, default: &Scope) -> Result<Stream
         retention_hours: here.number("retention_hours", retention, RETENTION_HOURS, " hours")?
             as u32,
     })
+}
+
+/// What a function is due; none where neither key is given.
+pub(crate) fn check_quotas(
+    table: &FunctionTable,
+    here: &str,
+) -> Result<Option<FunctionQuotas>, BadKey> {
+    let here = Table(here.into());
+    if table.weight.is_none() && table.reserved_concurrency.is_none() {
+        return Ok(None);
+    }
+    let mut quotas = FunctionQuotas::default();
+    if let Some(n) = table.weight {
+        let weight = here.number("weight", n, 1..=i64::from(MAX_WEIGHT), "")?;
+        quotas.weight = u32::try_from(weight).unwrap_or(MAX_WEIGHT);
+    }
+    if let Some(n) = table.reserved_concurrency {
+        let most = i64::from(MAX_RESERVED_CONCURRENCY);
+        let reserved = here.number("reserved_concurrency", n, 0..=most, "")?;
+        quotas.reserved_concurrency = u32::try_from(reserved).ok();
+    }
+    Ok(Some(quotas))
 }
 
 /// Lays a table's settings over `base`. Its name and file are the caller's business.

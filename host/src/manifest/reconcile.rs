@@ -207,7 +207,7 @@ impl Reconciler {
                 let forgotten = self.functions.forget_failed(&spec.scope, &spec.name);
                 forgotten.await.map_err(|e| e.to_string())?;
             }
-            return Ok(Change::None);
+            return self.quotas(spec, before.as_ref()).await;
         }
         let (scope, settings) = (&spec.scope, spec.settings.clone());
         let deployed = self
@@ -215,11 +215,29 @@ impl Reconciler {
             .deploy(scope, &spec.name, wasm.into(), settings)
             .await;
         deployed.map_err(|e| format!("{file}: {e}"))?;
+        self.quotas(spec, None).await?;
         Ok(if before.is_some() {
             Change::Updated
         } else {
             Change::Created
         })
+    }
+
+    /// Sets what a function is due, where the manifest says it and it is not so `before`.
+    async fn quotas(
+        &self,
+        spec: &FunctionSpec,
+        before: Option<&FunctionRecord>,
+    ) -> Result<Change, String> {
+        let Some(quotas) = spec.quotas else {
+            return Ok(Change::None);
+        };
+        if before.is_some_and(|before| before.quotas == quotas) {
+            return Ok(Change::None);
+        }
+        let set = self.functions.set_quotas(&spec.scope, &spec.name, quotas);
+        set.await.map_err(|e| e.to_string())?;
+        Ok(Change::Updated)
     }
 
     async fn alias(&self, spec: &AliasSpec) -> Result<Change, String> {

@@ -129,7 +129,7 @@ pub(crate) struct StreamTable {
     pub(crate) retention_hours: Option<i64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct FunctionTable {
     pub(crate) name: Option<String>,
@@ -145,6 +145,8 @@ pub(crate) struct FunctionTable {
     pub(crate) effects_mib: Option<i64>,
     pub(crate) effects: Option<i64>,
     pub(crate) batch_mib: Option<i64>,
+    pub(crate) weight: Option<i64>,
+    pub(crate) reserved_concurrency: Option<i64>,
     pub(crate) environment: Option<BTreeMap<String, String>>,
     pub(crate) state_format: Option<i64>,
 }
@@ -210,10 +212,13 @@ pub(crate) enum Instant {
 }
 
 impl FunctionTable {
-    /// Whether it says more than what a function runs with.
+    /// Whether it says more than what a version runs with.
     pub(crate) fn names_itself(&self) -> bool {
         let texts = [&self.name, &self.account, &self.region];
-        self.wasm.is_some() || texts.into_iter().any(Option::is_some)
+        let numbers = [self.weight, self.reserved_concurrency];
+        self.wasm.is_some()
+            || texts.into_iter().any(Option::is_some)
+            || numbers.into_iter().any(|number| number.is_some())
     }
 }
 

@@ -114,6 +114,7 @@ impl Host {
             age: FAILURES_AGE,
             ..FailureBounds::default()
         })?;
+        workloads.functions.apply_quotas()?;
         let services = Services::start(Arc::clone(store), clock, Settings::default()).await?;
         let services = services.with_workloads(workloads.clone());
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());

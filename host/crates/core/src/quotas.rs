@@ -51,6 +51,8 @@ impl Default for FunctionQuotas {
 
 /// The weight of a tenant, or of a function among its tenant's, that names none.
 pub const DEFAULT_WEIGHT: u32 = 100;
+/// The most concurrency that a function can reserve: what a host runs at a time.
+pub const MAX_RESERVED_CONCURRENCY: u32 = 1_000;
 /// The highest weight.
 pub const MAX_WEIGHT: u32 = 1_000;
 

@@ -11,9 +11,9 @@ use super::request::Call;
 use super::{Answer, ok};
 use crate::functions::{
     Deploy, FailedDeploy, Function, FunctionError, FunctionRecord, FunctionRef, FunctionSettings,
-    LATEST, Qualifier,
+    LATEST, Qualifier, QuotasError,
 };
-use crate::manifest::{FunctionTable, check_function};
+use crate::manifest::{FunctionTable, check_function, check_quotas};
 
 #[derive(Serialize)]
 struct FunctionView<'a> {
@@ -44,6 +44,8 @@ struct RecordView<'a> {
     #[serde(flatten)]
     latest: FunctionView<'a>,
     newest_version: u64,
+    weight: u32,
+    reserved_concurrency: Option<u32>,
     failed_deploy: Option<&'a FailedDeploy>,
 }
 
@@ -92,9 +94,12 @@ pub(super) async fn put(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
         serde_json::from_str(text).map_err(|e| Error::json("settings", &e))?;
     if table.names_itself() {
         return Err(Error::bad_request(
-            "settings: name, wasm, account and region are not for here",
+            "settings: name, wasm, account, region, weight and reserved_concurrency are not for here",
         )
-        .hint("the path names the function, the signature the account and the region"));
+        .hint(
+            "the path names the function, the signature the account and the region; \
+             functions/NAME/quotas takes the others",
+        ));
     }
     let settings = check_function(table, base, "settings")?;
     let deploy = Deploy {
@@ -105,6 +110,27 @@ pub(super) async fn put(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
     let deployed = functions.update(&call.scope, name, deploy).await?;
     drop(place);
     ok(&view(&deployed))
+}
+
+/// Sets what a function is due among its tenant's: both keys, or what they are without one.
+pub(super) async fn put_quotas(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
+    let table: FunctionTable = call.json()?;
+    let only_quotas = FunctionTable {
+        weight: table.weight,
+        reserved_concurrency: table.reserved_concurrency,
+        ..FunctionTable::default()
+    };
+    if table != only_quotas {
+        let what = "weight and reserved_concurrency expected, and nothing else";
+        return Err(Error::bad_request(what));
+    }
+    let quotas = check_quotas(&table, "quotas")?.unwrap_or_default();
+    let functions = &call.workloads()?.functions;
+    match functions.set_quotas(&call.scope, name, quotas).await {
+        Ok(()) => ok(&record_view(&functions.record(&call.scope, name)?)),
+        Err(QuotasError::Function(error)) => Err(error.into()),
+        Err(QuotasError::Commit(error)) => Err(error.into()),
+    }
 }
 
 /// Deletes a function, or one of its versions; their modules go with them, unless a failure
@@ -164,6 +190,8 @@ fn record_view(record: &FunctionRecord) -> RecordView<'_> {
     RecordView {
         latest: view(&record.latest),
         newest_version: record.newest,
+        weight: record.quotas.weight,
+        reserved_concurrency: record.quotas.reserved_concurrency,
         failed_deploy: record.failed_deploy.as_ref(),
     }
 }
