@@ -214,14 +214,18 @@ impl World {
         Ok(())
     }
 
-    /// Lets time pass until no record waits, `limit` at the most.
+    /// Lets time pass until no record waits, `limit` at the most. It looks after every commit, in
+    /// the instant of that commit: so the end depends on this tenant's own records, and others'
+    /// commits make it neither sooner nor later.
     pub(super) async fn drain(&mut self, limit: Duration) -> anyhow::Result<()> {
         let deadline = self.clock.now().plus(limit);
         loop {
-            self.settle().await;
             self.commits.borrow_and_update();
-            let waiting = self.waiting().await?;
-            let Some(waiting) = waiting else {
+            let Some(waiting) = self.waiting().await? else {
+                self.settle().await;
+                if self.waiting().await?.is_some() {
+                    continue;
+                }
                 self.overrun += SETTLING;
                 if self.among_others {
                     self.align().await;
@@ -245,8 +249,7 @@ impl World {
         }
     }
 
-    /// Waits for the next tick. Others' commits make it look sooner or later whether records
-    /// wait, which must not move what it does next.
+    /// Waits for the next tick, so that what tenants do next falls together.
     async fn align(&mut self) {
         let now = self.clock.now();
         let next = UnixMillis(now.0.next_multiple_of(TICK_MS));
