@@ -25,6 +25,9 @@ use crate::workloads::Workloads;
 
 /// How long a step has for what is due at once.
 pub(super) const SETTLING: Duration = Duration::from_millis(1);
+/// How often everything that can go on does so before it is looked whether records wait: more
+/// than tasks wake each other one after the other behind a commit.
+const TURNS: u32 = 64;
 /// Records of one transaction. PutRecords: 500 at most.
 const PUT_RECORDS: usize = 500;
 /// How often facts are collected that time takes away: twice before records may be trimmed, which
@@ -221,6 +224,10 @@ impl World {
         let deadline = self.clock.now().plus(limit);
         loop {
             self.commits.borrow_and_update();
+            // What a commit wakes has its turn before time passes.
+            for _ in 0..TURNS {
+                tokio::task::yield_now().await;
+            }
             let Some(waiting) = self.waiting().await? else {
                 self.settle().await;
                 if self.waiting().await?.is_some() {
