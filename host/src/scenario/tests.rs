@@ -162,8 +162,6 @@ impl<F: Fn(&Told, &mut sandbox::Report) + Send + Sync> Sandbox for Changed<F> {
     fn invoke(&self, invocation: Invocation) -> BoxFuture<'_, sandbox::Report> {
         let told = Told {
             tenant: invocation.owner.scope.tenant.number(),
-            now_ms: invocation.now.0,
-            mapped: !invocation.context.stream.is_empty(),
         };
         Box::pin(async move {
             let mut report = Sandbox::invoke(&Script, invocation).await;
@@ -173,44 +171,9 @@ impl<F: Fn(&Told, &mut sandbox::Report) + Send + Sync> Sandbox for Changed<F> {
     }
 }
 
-/// What an invocation was told.
+/// Whose invocation it was.
 struct Told {
     tenant: u64,
-    now_ms: u64,
-    /// Of a mapping; else a dry run.
-    mapped: bool,
-}
-
-/// Others' commits once moved the end of a drain by a millisecond, and so by a tick.
-#[test]
-fn the_end_of_a_drain_does_not_depend_on_neighbours() {
-    let text = r#"
-        [function]
-        wasm = "record.wasm"
-        [mapping]
-        [[step]]
-        put = [{ key = "a", data = "ok" }]
-        [[step]]
-        drain = "1m"
-        [[step]]
-        put = [{ key = "a", data = "ok" }]
-        [[step]]
-        drain = "1m"
-        [expect]
-        all_records = "done"
-    "#;
-    // Each tenant is done a millisecond after the one before, and fuel tells when it ran.
-    let report = run_for(
-        text,
-        120,
-        Arc::new(Changed(|told: &Told, report: &mut sandbox::Report| {
-            if told.mapped {
-                report.usage.duration += Duration::from_millis(900 + told.tenant);
-                report.usage.fuel += told.now_ms % 1_000_000;
-            }
-        })),
-    );
-    assert!(report.passed(), "{}", report.text());
 }
 
 #[test]

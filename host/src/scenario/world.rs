@@ -25,9 +25,6 @@ use crate::workloads::Workloads;
 
 /// How long a step has for what is due at once.
 pub(super) const SETTLING: Duration = Duration::from_millis(1);
-/// How often everything that can go on does so before it is looked whether records wait: more
-/// than tasks wake each other one after the other behind a commit.
-const TURNS: u32 = 64;
 /// Records of one transaction. PutRecords: 500 at most.
 const PUT_RECORDS: usize = 500;
 /// How often facts are collected that time takes away: twice before records may be trimmed, which
@@ -217,22 +214,14 @@ impl World {
         Ok(())
     }
 
-    /// Lets time pass until no record waits, `limit` at the most. It looks after every commit, in
-    /// the instant of that commit: so the end depends on this tenant's own records, and others'
-    /// commits make it neither sooner nor later.
+    /// Lets time pass until no record waits, `limit` at the most.
     pub(super) async fn drain(&mut self, limit: Duration) -> anyhow::Result<()> {
         let deadline = self.clock.now().plus(limit);
         loop {
+            self.settle().await;
             self.commits.borrow_and_update();
-            // What a commit wakes has its turn before time passes.
-            for _ in 0..TURNS {
-                tokio::task::yield_now().await;
-            }
-            let Some(waiting) = self.waiting().await? else {
-                self.settle().await;
-                if self.waiting().await?.is_some() {
-                    continue;
-                }
+            let waiting = self.waiting().await?;
+            let Some(waiting) = waiting else {
                 self.overrun += SETTLING;
                 if self.among_others {
                     self.align().await;
@@ -256,7 +245,8 @@ impl World {
         }
     }
 
-    /// Waits for the next tick, so that what tenants do next falls together.
+    /// Waits for the next tick. Others' commits make it look sooner or later whether records
+    /// wait, which must not move what it does next.
     async fn align(&mut self) {
         let now = self.clock.now();
         let next = UnixMillis(now.0.next_multiple_of(TICK_MS));
