@@ -154,11 +154,11 @@ fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use shardmill_core::UnixMillis;
     use shardmill_store::Memory;
 
-    use super::ledger::tests::{Never, invocation};
+    pub(crate) use super::ledger::tests::{Never, invocation};
     use super::*;
     use crate::clock::Clock;
 

@@ -18,3 +18,4 @@ mod reload;
 mod reshard;
 mod scenarios;
 mod tenants;
+mod usage;

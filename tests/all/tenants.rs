@@ -338,6 +338,40 @@ async fn keys_and_quotas_change_without_a_restart() {
     .await;
 }
 
+#[test]
+fn an_operator_sees_what_all_tenants_used_and_a_tenant_what_it_used() {
+    let host = closed("", "");
+    let echo = guest("echo").display().to_string();
+    for (id, secret) in [(ONE.1, ONE.2), (TWO.1, TWO.2)] {
+        let deploy = ["functions", "deploy", "echo", &echo];
+        good(&as_of(&host, (id, secret), &deploy).output().unwrap());
+    }
+    let accounts = |output: &Output| -> Vec<String> {
+        let answer = json_of(output);
+        let rows = answer["usage"].as_array().unwrap().iter();
+        let mut accounts: Vec<String> = rows
+            .map(|row| row["account"].as_str().unwrap().to_owned())
+            .collect();
+        accounts.dedup();
+        accounts
+    };
+    // The dry run of each deploy is an attempt.
+    let days = ["usage", "--days", "1", "--json"];
+    assert_eq!(accounts(&one(&host, &days)), [ONE.0]);
+    assert_eq!(accounts(&two(&host, &days)), [TWO.0]);
+    let mut all = accounts(&ops(&host, &[&days[..], &["--all"]].concat()));
+    all.sort();
+    all.dedup();
+    assert_eq!(all, [ONE.0, TWO.0]);
+    let by_tenant = ["usage", "--days", "1", "--by", "tenant"];
+    let table = good(&ops(&host, &by_tenant));
+    assert!(table.contains(ONE.0) && table.contains(TWO.0), "{table}");
+    for refused in [&by_tenant[..], &["usage", "--all"]] {
+        let error = bad(&one(&host, refused));
+        assert!(error.contains("for operators"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn http_2_is_agreed_on_over_tls() {
     let host = closed("", "");

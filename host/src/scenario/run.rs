@@ -12,7 +12,7 @@ use super::check::Scenario;
 use super::facts::Facts;
 use super::machine::Machine;
 use super::report::{Figures, Mismatch, Report};
-use super::simulated::Simulated;
+use super::simulated::{PATIENCE, Simulated};
 use super::span;
 use super::world::World;
 
@@ -59,13 +59,33 @@ impl Scenario {
         tenants: &[TenantId],
         among_others: bool,
     ) -> std::io::Result<Vec<Played>> {
+        self.play_on(Simulated::new(sandbox, PATIENCE), tenants, among_others)
+    }
+
+    /// The same. A sandbox that does not answer any more ends the run.
+    pub(super) fn play_on(
+        &self,
+        sandbox: Simulated,
+        tenants: &[TenantId],
+        among_others: bool,
+    ) -> std::io::Result<Vec<Played>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
             .build()?;
         let mut played: Vec<Played> = tenants.iter().map(|_| Played::default()).collect();
-        let sandbox = Arc::new(Simulated::new(sandbox));
-        let run = self.act(sandbox, (tenants, among_others), &mut played);
+        let stuck = sandbox.stuck();
+        let acted = self.act(Arc::new(sandbox), (tenants, among_others), &mut played);
+        let run = async {
+            tokio::select! {
+                biased;
+                () = stuck => anyhow::bail!(
+                    "the sandbox did not answer any more: an invocation waits for what does not \
+                     come on simulated time, such as memory or a slot that nobody gives back"
+                ),
+                acted = acted => acted,
+            }
+        };
         if let Err(error) = runtime.block_on(Box::pin(run)) {
             for played in &mut played {
                 played.fault(self.function_line, "set-up", &error);

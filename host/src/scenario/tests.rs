@@ -139,16 +139,90 @@ const SHARED: &str = r#"
     records = { bad = "given_up: RetryAttemptsExhausted" }
     "#;
 
-fn run_for(tenants: u32, sandbox: Arc<dyn Sandbox>) -> Report {
+/// A scenario, in a folder that goes when it is dropped.
+fn scenario(text: &str) -> (tempfile::TempDir, Scenario) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("record.wasm"), "record").unwrap();
-    let scenario = Scenario::parse(SHARED, Path::new("s.toml"), folder.path(), None).unwrap();
+    let scenario = Scenario::parse(text, Path::new("s.toml"), folder.path(), None).unwrap();
+    (folder, scenario)
+}
+
+fn run_for(text: &str, tenants: u32, sandbox: Arc<dyn Sandbox>) -> Report {
+    let (_folder, scenario) = scenario(text);
     scenario.run_for(&sandbox, tenants).unwrap()
+}
+
+/// [`Script`], and something else about what it reports.
+struct Changed<F>(F);
+
+impl<F: Fn(&Told, &mut sandbox::Report) + Send + Sync> Sandbox for Changed<F> {
+    fn load(&self, wasm: Bytes) -> BoxFuture<'_, Result<Arc<dyn Module>, LoadError>> {
+        Sandbox::load(&Script, wasm)
+    }
+    fn invoke(&self, invocation: Invocation) -> BoxFuture<'_, sandbox::Report> {
+        let told = Told {
+            tenant: invocation.owner.scope.tenant.number(),
+        };
+        Box::pin(async move {
+            let mut report = Sandbox::invoke(&Script, invocation).await;
+            (self.0)(&told, &mut report);
+            report
+        })
+    }
+}
+
+/// Whose invocation it was.
+struct Told {
+    tenant: u64,
+}
+
+#[test]
+fn each_tenants_own_failures_are_told_once_and_figures_are_the_first_ones() {
+    let text = SHARED.replace("[expect]", "[expect]\nmax_fuel_per_record = 1_001");
+    // Tenants 2, 3 and 5 burn 5 too many, tenant 4 burns 9 too many.
+    let report = run_for(
+        &text,
+        5,
+        Arc::new(Changed(|told: &Told, report: &mut sandbox::Report| {
+            report.usage.fuel += [1, 6, 6, 10, 6][told.tenant as usize - 1];
+        })),
+    );
+    let told: Vec<&str> = report.mismatches.iter().map(|m| &*m.expectation).collect();
+    assert_eq!(told.len(), 2, "{}", report.text());
+    assert!(
+        told[0].starts_with("tenant 000000000002 alone: "),
+        "{told:?}"
+    );
+    assert!(
+        told[1].starts_with("tenant 000000000004 alone: "),
+        "{told:?}"
+    );
+    let first = run_for(
+        &text,
+        1,
+        Arc::new(Changed(|_: &Told, report: &mut sandbox::Report| {
+            report.usage.fuel += 1;
+        })),
+    );
+    assert_eq!(report.figures.fuel, first.figures.fuel);
+}
+
+#[test]
+fn a_sandbox_that_does_not_answer_ends_the_run() {
+    let never = Arc::new(crate::usage::tests::Never);
+    let sandbox = super::simulated::Simulated::new(never, Duration::from_millis(300));
+    let (_folder, scenario) = scenario(SHARED);
+    let played = scenario.play_on(sandbox, &[TenantId::DEFAULT], false);
+    let mismatches = &played.unwrap()[0].mismatches;
+    assert!(
+        mismatches[0].found.contains("did not answer any more"),
+        "{mismatches:?}"
+    );
 }
 
 #[test]
 fn tenants_on_one_host_get_what_they_get_alone() {
-    let report = run_for(5, Arc::new(Script));
+    let report = run_for(SHARED, 5, Arc::new(Script));
     assert!(report.passed(), "{}", report.text());
     assert!(report.text().contains(", 5 tenants\n"), "{}", report.text());
 }
@@ -177,7 +251,7 @@ fn a_neighbour_that_can_be_noticed_is_a_difference() {
             })
         }
     }
-    let report = run_for(3, Arc::new(Leaky::default()));
+    let report = run_for(SHARED, 3, Arc::new(Leaky::default()));
     assert!(!report.passed());
     let text = report.text();
     assert!(text.contains("tenant 000000000002: invocation 1"), "{text}");
