@@ -25,6 +25,7 @@ const NOT_SOURCES: [&str; 5] = [
 const MAX_FILES: usize = 10_000;
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(super) struct Arguments {
     /// The handler's folder
     #[arg(default_value = ".", value_name = "FOLDER")]
