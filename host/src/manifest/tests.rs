@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shardmill_core::UnixMillis;
-use shardmill_core::mapping::OnExhausted;
+use shardmill_core::mapping::{OnExhausted, Shadow};
 use shardmill_core::quotas::Quotas;
 
 use super::*;
@@ -90,6 +90,9 @@ max_parked_keys = 17
 max_parked_mib = 2
 roll_back_failure_percent = 40
 roll_back_batches = 15
+shadow = ":canary"
+shadow_percent = 20
+shadow_fuel_per_second = 5_000_000
 on_failure = "s3://given-up/clicks"
 enabled = false
 
@@ -210,6 +213,11 @@ fn every_key_reaches_its_place() {
         max_parked_bytes: 2 << 20,
         roll_back_failure_percent: 40,
         roll_back_batches: 15,
+        shadow: Some(Shadow {
+            function: ":canary".into(),
+            percent: 20,
+            fuel_per_second: 5_000_000,
+        }),
     };
     assert_eq!(mapping.policy, policy);
     let window = manifest.mappings[1].policy.tumbling_window;
