@@ -17,4 +17,5 @@ mod poison;
 mod reload;
 mod reshard;
 mod scenarios;
+mod shadow;
 mod tenants;
