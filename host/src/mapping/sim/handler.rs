@@ -193,7 +193,7 @@ impl Handler {
             effects.state.push((None, write));
         }
         let takes = match first % 11 {
-            7 => Duration::from_secs(24 * 3600),
+            7 => Duration::from_secs(60),
             n => Duration::from_millis(n as u64 * 31),
         };
         let failed = |cause| {
