@@ -733,7 +733,9 @@ async fn lanes_splits_and_restarts_show_each_batch_once() {
     settled(&world).await;
     world.split_shard().await;
     world.put(records(60)).await;
-    world.until(async |w: &World| w.counter("done") == 120).await;
+    world
+        .until(async |w: &World| w.counter("done") == 120)
+        .await;
     let report = settled(&world).await;
     let own = words.calls("sum").len();
     assert_eq!((report.equal, report.dropped.total()), (own as u64, 0));
@@ -745,7 +747,9 @@ async fn lanes_splits_and_restarts_show_each_batch_once() {
     world.stop = CancellationToken::new();
     world.start();
     world.put(records(120)).await;
-    world.until(async |w: &World| w.counter("done") == 180).await;
+    world
+        .until(async |w: &World| w.counter("done") == 180)
+        .await;
     let report = settled(&world).await;
     assert_eq!(report.records, 60, "counted since the host started");
     let own = words.calls("sum").len();
