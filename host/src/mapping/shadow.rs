@@ -20,10 +20,10 @@ mod state;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shardmill_core::mapping::{Judgement, Part, Shadow};
-use shardmill_core::sandbox::Report;
+use shardmill_core::mapping::{Part, Shadow};
 use shardmill_core::{Scope, ShardId, UnixMillis};
 
+pub(super) use self::compare::Side;
 use self::queue::Queue;
 use self::report::{Dropped, Sums};
 pub use self::report::{
@@ -43,9 +43,8 @@ pub(super) struct Shown {
     pub(super) shard: ShardId,
     /// What ran.
     pub(super) loaded: Arc<Loaded>,
-    /// How it ended, with the effects that were committed.
-    pub(super) report: Report,
-    pub(super) judgement: Judgement,
+    /// What it did.
+    pub(super) primary: Side,
     pub(super) seed: [u8; 32],
     pub(super) now: UnixMillis,
     /// Keyed state that it read.
@@ -58,13 +57,14 @@ impl Shown {
     /// About how much memory it holds, bytes.
     fn bytes(&self) -> usize {
         let batch = self.job.batch.packed_len(&Default::default());
-        let effects = &self.report.effects;
+        let effects = &self.primary.effects;
         let emits = effects.emits.iter();
         let emits: usize = emits.map(|(_, e)| e.key.len() + e.data.len()).sum();
         let state = effects.state.iter();
         let state = state.map(|(_, w)| w.key.len() + w.value.as_ref().map_or(0, |v| v.len()));
         let window = self.job.window.as_ref().map_or(0, |w| w.state.len());
-        batch + emits + state.sum::<usize>() + window + self.seen.bytes
+        let text = self.primary.text().len();
+        batch + emits + state.sum::<usize>() + text + window + self.seen.bytes
     }
 }
 

@@ -17,7 +17,7 @@ use crate::functions::Loaded;
 use crate::mapping::commit::{Attempt, Counts, GivenUp};
 use crate::mapping::failures;
 use crate::mapping::parked::Parking;
-use crate::mapping::shadow::Shown;
+use crate::mapping::shadow::{Shown, Side};
 
 impl Poller {
     /// Decides what follows from an attempt and commits it.
@@ -315,13 +315,12 @@ impl Poller {
         };
         shadow.offer(Shown {
             seen: attempt.given.into_seen(),
-            report: attempt.report,
             seed: attempt.seed,
             now: attempt.now,
             loaded: attempt.loaded,
             shard: self.source.shard.shard,
             revision: self.revision,
-            judgement,
+            primary: Side::new(judgement, attempt.report),
             job,
         });
     }

@@ -7,7 +7,7 @@ use shardmill_core::Batch;
 use shardmill_core::effects::{Effects, Emit, Tag};
 use shardmill_core::mapping::{ItemFailures, Judgement, read_item_failures};
 use shardmill_core::outcome::Outcome;
-use shardmill_core::sandbox::Usage;
+use shardmill_core::sandbox::{Report, Usage};
 
 use crate::mapping::differences::{self, is_same_cause, shown, shown_emit, told};
 
@@ -17,12 +17,12 @@ pub(super) const KINDS: [&str; 7] = [
 ];
 
 /// What one version made of a batch.
-pub(super) struct Side {
-    pub(super) judgement: Judgement,
-    pub(super) outcome: Outcome,
-    /// Those that count then.
-    pub(super) effects: Effects,
-    pub(super) usage: Usage,
+pub(in crate::mapping) struct Side {
+    pub(in crate::mapping) judgement: Judgement,
+    pub(in crate::mapping) outcome: Outcome,
+    /// Those that count then; what was read is of no interest.
+    pub(in crate::mapping) effects: Effects,
+    pub(in crate::mapping) usage: Usage,
 }
 
 /// Something that the two did otherwise.
@@ -37,6 +37,23 @@ pub(super) struct Apart {
 }
 
 impl Side {
+    /// Of an attempt whose report has only the effects that count left.
+    pub(in crate::mapping) fn new(judgement: Judgement, report: Report) -> Self {
+        let Report {
+            outcome,
+            mut effects,
+            usage,
+            ..
+        } = report;
+        effects.reads = Vec::new();
+        Self {
+            judgement,
+            outcome,
+            effects,
+            usage,
+        }
+    }
+
     pub(super) fn failed(&self) -> bool {
         self.judgement != Judgement::Success
     }
@@ -63,7 +80,7 @@ impl Side {
     }
 
     /// The answer's text: a response, or a window's state.
-    fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         match &self.outcome {
             Outcome::Ok { text } | Outcome::Json { text } | Outcome::Partial { text, .. } => text,
             Outcome::Failed(_) | Outcome::Throttled { .. } => "",

@@ -101,7 +101,7 @@ impl Runner {
         let loaded = self.load(&shown).await?;
         let place = self.place(&shown, &loaded);
         let seen = std::mem::take(&mut shown.seen);
-        let (committed, revision) = (&shown.report.effects, shown.revision);
+        let (committed, revision) = (&shown.primary.effects, shown.revision);
         let state = AsItWas::new(seen, committed, revision, place.stored_state());
         let state = Arc::new(state);
         let given = InvocationOf {
@@ -193,7 +193,7 @@ impl Runner {
         own.any(|(_, standing)| standing.waiting > 0)
     }
 
-    fn compare(&self, shown: &Shown, loaded: &Loaded, report: Report, uncertain: bool) {
+    fn compare(&self, shown: &Shown, loaded: &Loaded, mut report: Report, uncertain: bool) {
         let judging = Judging {
             inner: &self.inner,
             mapping: &self.mapping,
@@ -201,23 +201,13 @@ impl Runner {
             loaded,
         };
         let judgement = judging.judge(&report);
-        let shadow = Side {
-            effects: judging.kept(&judgement, report.effects),
-            judgement,
-            outcome: report.outcome,
-            usage: report.usage,
-        };
-        let primary = Side {
-            judgement: shown.judgement.clone(),
-            outcome: shown.report.outcome.clone(),
-            effects: shown.report.effects.clone(),
-            usage: shown.report.usage,
-        };
-        let apart = compare(&shown.job.batch, &primary, &shadow);
+        report.effects = judging.kept(&judgement, report.effects);
+        let shadow = Side::new(judgement, report);
+        let apart = compare(&shown.job.batch, &shown.primary, &shadow);
         self.shadow.sums().add(Compared {
             shown,
             loaded,
-            primary: &primary,
+            primary: &shown.primary,
             shadow: &shadow,
             apart,
             uncertain,

@@ -19,6 +19,8 @@ fn scope() -> Scope {
 struct Call {
     module: String,
     version: String,
+    /// Under what the ledger notes it: function and mapping.
+    noted: (String, Option<String>),
     records: Vec<String>,
     request: String,
     attempt: u32,
@@ -128,6 +130,10 @@ impl Words {
         let call = Call {
             module: module.to_owned(),
             version: format!("{}:{}", context.function, context.version),
+            noted: (
+                invocation.owner.function.to_string(),
+                invocation.mapping.as_deref().map(str::to_owned),
+            ),
             records: records.iter().map(|(_, data)| data.clone()).collect(),
             request: context.request_id.clone(),
             attempt: context.attempt,
@@ -322,6 +328,7 @@ async fn a_shadow_sees_what_the_primary_saw_and_leaves_nothing() {
         let as_own = Call {
             module: own.module.clone(),
             version: own.version.clone(),
+            noted: own.noted.clone(),
             ..other.clone()
         };
         assert_eq!(*own, as_own, "the same input but for the version");
@@ -330,6 +337,11 @@ async fn a_shadow_sees_what_the_primary_saw_and_leaves_nothing() {
             ("f:1", "f:2")
         );
     }
+    let noted = |call: &Call| call.noted.1.clone().unwrap();
+    assert_eq!(
+        (noted(&primary[0]), noted(&shadow[0])),
+        ("m".into(), "m (shadow)".into())
+    );
     let found: Vec<_> = shadow.iter().map(|c| c.found.as_deref()).collect();
     assert_eq!(
         found,
@@ -513,6 +525,8 @@ async fn a_hostile_shadow_leaves_the_primary_untouched() {
         assert!(report.shown >= 40, "{hostile}: {report:#?}");
         let ended = report.compared + report.dropped.total() + report.waiting;
         assert!(report.shown - ended <= 1, "{hostile}: {report:#?}");
+        let problem = report.problem.map_or_else(String::new, |p| p.message);
+        assert_eq!(problem.contains("a bug in the host"), hostile == "panic");
     }
 }
 
@@ -670,6 +684,8 @@ async fn a_shadow_that_spins_holds_up_no_change_and_no_stop() {
     world.drained().await;
     let before = world.clock.now();
     let clock = world.clock;
+    world.mappings.delete(&scope(), "m").await.unwrap();
+    world.until_gone().await;
     world.finish().await;
     assert!(clock.now().since(before) < Duration::from_secs(1));
 }
@@ -684,6 +700,7 @@ async fn another_function_may_run_beside_and_sees_the_mappings_state() {
     let report = settled(&world).await;
     assert_eq!((report.equal, report.function.as_str()), (2, "g"));
     let calls = words.calls("sum count=1 fuel=7");
+    assert!(calls.iter().all(|c| c.noted.0 == "g"), "it pays itself");
     let found: Vec<_> = calls.iter().map(|c| c.found.as_deref()).collect();
     assert_eq!(found, [None, Some("10")]);
     assert!(world.store.counters(&scope(), "g").unwrap().is_empty());
