@@ -800,3 +800,19 @@ async fn parked_records_that_are_let_go_on_are_not_shown() {
 fn all_rest(world: &World) -> bool {
     world.parked().iter().all(|key| !key.release.releasing)
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_too_large_for_the_shadow_is_left_out() {
+    let (mut world, words) = world(&["sum", "plain json"]).await;
+    map(&world, beside(":2", 10)).await;
+    // 5 MB, of which base64 makes more than 6 MiB.
+    let large = (0..5).map(|_| "x".repeat(1_000_000));
+    world.put_all(large).await;
+    world.start();
+    world.put_all(numbered(1)).await;
+    let report = settled(&world).await;
+    let [own, other] = ["sum", "plain json"].map(|of| words.calls(of).len() as u64);
+    assert!(report.dropped.too_large >= 1, "{report:#?}");
+    assert_eq!((report.compared, report.dropped.too_large), (other, own - other));
+    world.finish().await;
+}
