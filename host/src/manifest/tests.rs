@@ -309,6 +309,18 @@ fn what_is_wrong_is_said_with_its_place_and_the_limit() {
             " mapping \"m\": maximum_record_age_seconds = 5: 60 to 604800 seconds, or -1 for no limit, expected",
         ),
         (
+            "[[mapping]]\nname = \"m\"\nstream = \"s\"\nfunction = \"f\"\nshadow_percent = 5",
+            " mapping \"m\": shadow is missing: \":VERSION\", \":ALIAS\" or \"FUNCTION:VERSION\" expected",
+        ),
+        (
+            "[[mapping]]\nname = \"m\"\nstream = \"s\"\nfunction = \"f\"\nshadow = \":2\"\nshadow_percent = 0",
+            " mapping \"m\": shadow_percent = 0: 1 to 100 percent expected",
+        ),
+        (
+            "[[mapping]]\nname = \"m\"\nstream = \"s\"\nfunction = \"f\"\nshadow = \":0\"",
+            " mapping \"m\": shadow = \":0\": qualifier \"0\": a version's number from 1, $LATEST, or an alias expected (1 to 128 of a-z A-Z 0-9 - _, not a number)",
+        ),
+        (
             "[[mapping]]\nname = \"m\"\nstream = \"s\"\nfunction = \"f\"\nstarting_position = \"latest\"",
             " mapping \"m\": starting_position = \"latest\": did you mean \"LATEST\"?",
         ),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shardmill_core::UnixMillis;
+use shardmill_core::abi::INDEX_ENTRY_BYTES;
 use shardmill_core::event::EventSource;
 use shardmill_core::limits::MAX_EVENT_BYTES;
 use shardmill_core::mapping::FuelBudget;
@@ -215,11 +216,13 @@ impl Runner {
     }
 }
 
-/// Whether the version is not given so much: it might have another limit, or take another form.
+/// Whether a poller would not give the version so much: it might have another limit, or take another
+/// form. A packed batch takes one record of any size.
 fn is_too_large(invocation: &Invocation) -> bool {
     match &invocation.input {
         Input::Records(batch) => {
-            batch.packed_len(&invocation.context) > invocation.limits.batch_bytes
+            let bytes = batch.iter().map(|r| r.payload_bytes() + INDEX_ENTRY_BYTES);
+            batch.len() > 1 && bytes.sum::<usize>() > invocation.limits.batch_bytes
         }
         Input::Event { json, .. } => json.len() > MAX_EVENT_BYTES,
     }

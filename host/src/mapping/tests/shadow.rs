@@ -813,6 +813,9 @@ async fn a_batch_that_is_too_large_for_the_shadow_is_left_out() {
     let report = settled(&world).await;
     let [own, other] = ["sum", "plain json"].map(|of| words.calls(of).len() as u64);
     assert!(report.dropped.too_large >= 1, "{report:#?}");
-    assert_eq!((report.compared, report.dropped.too_large), (other, own - other));
+    assert_eq!(
+        (report.compared, report.dropped.too_large),
+        (other, own - other)
+    );
     world.finish().await;
 }
