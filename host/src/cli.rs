@@ -230,3 +230,14 @@ async fn run(command: Command, sandbox: NewSandbox) -> anyhow::Result<ExitCode> 
     }
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_can_be_parsed() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+    }
+}

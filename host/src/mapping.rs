@@ -4,6 +4,7 @@
 //! and shard. The rules are `shardmill_core::mapping`'s.
 
 mod commit;
+mod differences;
 mod dry_run;
 mod failures;
 mod fates;
@@ -17,6 +18,7 @@ mod poller;
 mod release;
 mod resource;
 mod rollouts;
+mod shadow;
 #[cfg(test)]
 mod sim;
 mod source;
@@ -39,4 +41,8 @@ pub use operate::{RewindOptions, RewindTo};
 pub use parked::{ParkedKey, Release};
 pub use resource::{CreateMapping, Mapping, MappingError, Mappings, Origin, UpdateMapping};
 pub use rollouts::{RollBackView, TrialView};
+pub use shadow::{
+    DroppedBatches, ShadowDifference, ShadowFigures, ShadowProblem, ShadowReport, ShadowSide,
+    VersionPair,
+};
 pub use view::{LaneView, MappingState, MappingView, ShardState, ShardView, VersionView};

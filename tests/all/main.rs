@@ -17,5 +17,6 @@ mod poison;
 mod reload;
 mod reshard;
 mod scenarios;
+mod shadow;
 mod tenants;
 mod usage;

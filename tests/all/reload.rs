@@ -25,7 +25,7 @@ parallelization_factor = 2
 
 /// A record-mode handler of one version: each record that is done adds one to a counter named for
 /// it. `body` is what it does before.
-fn module(version: u32, body: &str) -> Vec<u8> {
+pub(crate) fn module(version: u32, body: &str) -> Vec<u8> {
     let name = format!("v{version:03}");
     let text = format!(
         r#"(module

@@ -13,6 +13,7 @@
 //! | `mappings/NAME/pause`, `…/resume`, `…/unpark`, `…/rewind` | | | does so | |
 //! | `mappings/NAME/dry-run`, then `mappings/NAME/dry-run/ID` until it is done | | | tries filters or a module | |
 //! | `mappings/NAME/parked` | shows the parked keys | | | |
+//! | `mappings/NAME/shadow` | tells how its shadow compares | | | |
 //! | `counters/FUNCTION[?prefix=]`, `state/FUNCTION?key=` | shows | | | |
 //! | `usage[?days=]`, `usage/FUNCTION[?top=]` | what functions used; a function's partition keys | | | |
 //! | `failures[?FILTER]`, `failures/ID[?records=]` | shows | | imports: a file as body | one: deletes |
@@ -152,6 +153,9 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
         ["mappings", name, "parked"] if method == Method::GET => {
             return mappings::parked(call, name);
         }
+        ["mappings", name, "shadow"] if method == Method::GET => {
+            return mappings::shadow(call, name);
+        }
         ["mappings", name, "unpark"] if method == Method::POST => {
             return mappings::unpark(call, name).await;
         }
@@ -191,7 +195,7 @@ async fn route(call: &Call<'_>) -> Result<Answer, Error> {
             "POST"
         }
         ["mappings", _, "dry-run"] | ["mappings", _, "dry-run", _] => "POST",
-        ["mappings", _, "parked"] => "GET",
+        ["mappings", _, "parked" | "shadow"] => "GET",
         ["failures", _, "redrive" | "replay"] | ["deliveries", _, "retry"] => "POST",
         ["failures"] => "GET, POST",
         ["failures", _] => "GET, DELETE",

@@ -1,6 +1,7 @@
 //! `shardmill mappings`: how far event source mappings are, and what a person may do to them.
 
 mod dry_run;
+mod shadow;
 
 use clap::Subcommand;
 use hyper::Method;
@@ -105,6 +106,12 @@ enum Command {
     },
     /// Try other filters, or another module, on the records that are there; changes nothing
     DryRun(dry_run::Arguments),
+    /// Tell how the version that runs beside a mapping compares: `update NAME --set shadow=:3` sets
+    /// one, `--set shadow=` takes it away
+    Shadow {
+        /// Its name or UUID
+        name: String,
+    },
     /// Delete a mapping with its progress
     Delete {
         /// Its name or UUID
@@ -209,6 +216,13 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             let shards = if count == 1 { "shard" } else { "shards" };
             let text = format!("mapping {name} moved in {count} {shards}");
             print::done(json, &answer, &text)
+        }
+        Command::Shadow { name } => {
+            let answer = client.get(&format!("{}/shadow", path(&name))).await?;
+            if json {
+                return print::line(answer);
+            }
+            shadow::show(&answer)
         }
         Command::DryRun(arguments) => dry_run::run(&client, arguments, json).await,
         Command::Delete { name } => {
@@ -357,7 +371,23 @@ fn describe(mapping: &Value) -> anyhow::Result<()> {
             trial["batches"]
         ))?;
     }
+    let beside = &mapping["shadow"];
+    if let Some(function) = beside["function"].as_str() {
+        let number = |key: &str| beside[key].as_u64().unwrap_or(0);
+        print::line(format!(
+            "{:<26} {}: {} batches compared, {} differ, {} uncertain, {} dropped",
+            "shadow",
+            print::one_line(function),
+            number("compared"),
+            number("different"),
+            number("uncertain"),
+            number("dropped"),
+        ))?;
+    }
     for (key, value) in mapping["policy"].as_object().into_iter().flatten() {
+        if value.is_null() {
+            continue;
+        }
         print::line(format!(
             "{:<26} {}",
             key.replace('_', " "),

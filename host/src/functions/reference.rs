@@ -115,6 +115,19 @@ impl FromStr for FunctionRef {
     }
 }
 
+impl FunctionRef {
+    /// What a text means beside `function`: `:3` and `:live` are of the same one.
+    ///
+    /// # Errors
+    /// See [`BadReference`].
+    pub fn beside(function: &str, text: &str) -> Result<Self, BadReference> {
+        match text.strip_prefix(':') {
+            Some(_) => format!("{function}{text}").parse(),
+            None => text.parse(),
+        }
+    }
+}
+
 impl fmt::Display for FunctionRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
@@ -128,6 +141,22 @@ impl fmt::Display for FunctionRef {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_begins_with_a_colon_is_of_the_same_function() {
+        for (text, want) in [
+            (":3", "f:3"),
+            (":live", "f:live"),
+            ("g", "g"),
+            ("g:3", "g:3"),
+        ] {
+            let named = FunctionRef::beside("f", text).expect(text);
+            assert_eq!(named.to_string(), want);
+        }
+        for text in ["", ":", ":0", "g:", "::3"] {
+            assert!(FunctionRef::beside("f", text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn versions_aliases_and_latest_are_told_apart() {

@@ -14,7 +14,7 @@ use shardmill_core::limits::{
     MAX_RETRY_ATTEMPTS, MAX_ROLL_BACK_BATCHES, MAX_TIMEOUT, MAX_TUMBLING_WINDOW, MIN_FUEL,
     MIN_MEMORY_BYTES, MIN_TIMEOUT,
 };
-use shardmill_core::mapping::{BadPolicy, OnExhausted, Policy, StartingPosition};
+use shardmill_core::mapping::{BadPolicy, OnExhausted, Policy, Shadow, StartingPosition};
 use shardmill_core::quotas::{FunctionQuotas, MAX_RESERVED_CONCURRENCY, MAX_WEIGHT};
 use shardmill_core::{Scope, Stream, UnixMillis};
 
@@ -372,8 +372,40 @@ pub(crate) fn check_mapping(
         let range = 1..=i64::from(MAX_ROLL_BACK_BATCHES);
         policy.roll_back_batches = here.number("roll_back_batches", n, range, " batches")? as u32;
     }
+    check_shadow(table, &mut policy, &here)?;
     check_together(&policy, &here)?;
     Ok((policy, check_position(table, &here)?))
+}
+
+/// What runs beside the mapping: an empty text takes it away, and its bounds with it.
+fn check_shadow(table: &MappingTable, policy: &mut Policy, here: &Table) -> Result<(), BadKey> {
+    const KEY: &str = "shadow";
+    const EXPECTED: &str = "\":VERSION\", \":ALIAS\" or \"FUNCTION:VERSION\"";
+    if let Some(text) = &table.shadow {
+        if !text.is_empty() {
+            let named = FunctionRef::beside("f", text);
+            named.map_err(|error| here.bad(KEY, format!("{text:?}"), &error.to_string()))?;
+        }
+        let before = policy.shadow.take();
+        policy.shadow = (!text.is_empty()).then(|| Shadow {
+            function: text.clone(),
+            ..before.unwrap_or_else(|| Shadow::of(""))
+        });
+    }
+    if let Some(n) = table.shadow_percent {
+        let percent = here.number("shadow_percent", n, 1..=100, " percent")? as u32;
+        let shadow = policy.shadow.as_mut();
+        shadow.ok_or_else(|| here.missing(KEY, EXPECTED))?.percent = percent;
+    }
+    if let Some(n) = table.shadow_fuel_per_second {
+        let range = MIN_FUEL as i64..=MAX_FUEL as i64;
+        let fuel = here.number("shadow_fuel_per_second", n, range, " units per second")?;
+        let shadow = policy.shadow.as_mut();
+        shadow
+            .ok_or_else(|| here.missing(KEY, EXPECTED))?
+            .fuel_per_second = fuel;
+    }
+    Ok(())
 }
 
 /// Settings that exclude each other, and patterns that are none.

@@ -197,6 +197,9 @@ pub(crate) struct MappingTable {
     pub(crate) max_parked_mib: Option<i64>,
     pub(crate) roll_back_failure_percent: Option<i64>,
     pub(crate) roll_back_batches: Option<i64>,
+    pub(crate) shadow: Option<String>,
+    pub(crate) shadow_percent: Option<i64>,
+    pub(crate) shadow_fuel_per_second: Option<i64>,
     pub(crate) on_failure: Option<String>,
     pub(crate) enabled: Option<bool>,
 }

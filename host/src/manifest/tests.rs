@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shardmill_core::UnixMillis;
-use shardmill_core::mapping::OnExhausted;
+use shardmill_core::mapping::{OnExhausted, Shadow};
 use shardmill_core::quotas::Quotas;
 
 use super::*;
@@ -90,6 +90,9 @@ max_parked_keys = 17
 max_parked_mib = 2
 roll_back_failure_percent = 40
 roll_back_batches = 15
+shadow = ":canary"
+shadow_percent = 20
+shadow_fuel_per_second = 5_000_000
 on_failure = "s3://given-up/clicks"
 enabled = false
 
@@ -210,6 +213,11 @@ fn every_key_reaches_its_place() {
         max_parked_bytes: 2 << 20,
         roll_back_failure_percent: 40,
         roll_back_batches: 15,
+        shadow: Some(Shadow {
+            function: ":canary".into(),
+            percent: 20,
+            fuel_per_second: 5_000_000,
+        }),
     };
     assert_eq!(mapping.policy, policy);
     let window = manifest.mappings[1].policy.tumbling_window;
@@ -299,6 +307,18 @@ fn what_is_wrong_is_said_with_its_place_and_the_limit() {
         (
             "[[mapping]]\nname = \"m\"\nstream = \"s\"\nfunction = \"f\"\nmaximum_record_age_seconds = 5",
             " mapping \"m\": maximum_record_age_seconds = 5: 60 to 604800 seconds, or -1 for no limit, expected",
+        ),
+        (
+            "[[mapping]]\nname = \"m\"\nstream = \"s\"\nfunction = \"f\"\nshadow_percent = 5",
+            " mapping \"m\": shadow is missing: \":VERSION\", \":ALIAS\" or \"FUNCTION:VERSION\" expected",
+        ),
+        (
+            "[[mapping]]\nname = \"m\"\nstream = \"s\"\nfunction = \"f\"\nshadow = \":2\"\nshadow_percent = 0",
+            " mapping \"m\": shadow_percent = 0: 1 to 100 percent expected",
+        ),
+        (
+            "[[mapping]]\nname = \"m\"\nstream = \"s\"\nfunction = \"f\"\nshadow = \":0\"",
+            " mapping \"m\": shadow = \":0\": qualifier \"0\": a version's number from 1, $LATEST, or an alias expected (1 to 128 of a-z A-Z 0-9 - _, not a number)",
         ),
         (
             "[[mapping]]\nname = \"m\"\nstream = \"s\"\nfunction = \"f\"\nstarting_position = \"latest\"",

@@ -35,6 +35,8 @@ pub(super) struct Attempt {
     pub(super) now: UnixMillis,
     pub(super) loaded: Arc<Loaded>,
     pub(super) given: Given,
+    /// Whether the mapping's shadow is to see it.
+    pub(super) is_shown: bool,
     pub(super) _guard: FunctionGuard,
 }
 

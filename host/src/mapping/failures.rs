@@ -40,7 +40,7 @@ pub use bundle::BadBundle;
 pub use compare::Difference;
 pub use entry::{FailureEntry, Imported, Replay};
 pub(super) use give_up::{full, keep};
-pub(super) use inputs::{Given, recorded};
+pub(super) use inputs::{Found, Given, Seen, recorded};
 pub(super) use ledger::Ledger;
 pub use ledger::{FailureBounds, Kept, Room};
 pub use lines::Line;

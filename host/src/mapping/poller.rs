@@ -9,6 +9,7 @@ mod conclude;
 mod count;
 mod gather;
 mod give_up;
+mod judge;
 mod settle;
 
 use std::sync::Arc;
@@ -24,13 +25,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::attempt::Ended;
-pub(super) use self::attempt::{Job, Place, limits_of};
+pub(super) use self::attempt::{InvocationOf, Job, Place, limits_of};
 pub(super) use self::gather::MAX_PARKABLE_BYTES;
+pub(super) use self::judge::Judging;
 use super::filters::Filters;
 use super::in_flight::InFlight;
 use super::metrics::{MappingMetrics, ShardMetrics};
 use super::parked::ParkedKeys;
 use super::resource::{Inner, Mapping, cursor_key};
+use super::shadow::MappingShadow;
 use super::source::Source;
 use crate::clock::Clock;
 use crate::functions::{FunctionError, Ready};
@@ -103,6 +106,7 @@ pub(super) struct Poller {
     /// By lane: records before it were sent to the function, or ended without.
     begun: Vec<Position>,
     parked: Arc<ParkedKeys>,
+    shadow: Option<Arc<MappingShadow>>,
     filters: Filters,
     stop: CancellationToken,
     kill: CancellationToken,
@@ -168,6 +172,7 @@ impl Poller {
             counts,
             begun: Vec::new(),
             parked: inner.parked_of(&mapping)?,
+            shadow: inner.shadow_of(&mapping),
             filters: inner.filters.of(&mapping).map_err(ReadError::Damaged)?,
             lanes: Lanes::new(&cursor, inner.clock.now()),
             cursor,

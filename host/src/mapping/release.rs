@@ -178,6 +178,7 @@ impl Releaser {
             loaded: Arc::clone(&work.loaded),
             json,
             kill: self.kill.clone(),
+            shadow: None,
         };
         let mut throttles = 0;
         while self.still_counts(&work) {

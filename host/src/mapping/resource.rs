@@ -148,6 +148,11 @@ pub enum MappingError {
     /// Whether aggregates are taken apart was settled when it was made.
     #[error("mapping {0:?}: deaggregate stays as it was made: make another mapping")]
     Deaggregate(String),
+    /// Nothing runs beside it.
+    #[error(
+        "mapping {0:?} has no shadow: `shardmill mappings update {0} --set shadow=:VERSION` sets one"
+    )]
+    NoShadow(String),
     /// Parked keys stand in the way.
     #[error("mapping {name:?} has {keys} parked keys: let them go on first, or drop their records")]
     Parked {
@@ -283,7 +288,8 @@ impl Mappings {
             .stream(scope, &request.stream)
             .filter(|s| s.deleted.is_none());
         let stream = stream.ok_or_else(|| MappingError::NoStream(request.stream.clone()))?;
-        let (named, function_keys) = self.named(scope, &request.function)?;
+        let (named, mut function_keys) = self.named(scope, &request.function)?;
+        function_keys.extend(self.shadow_keys(scope, &named.name, &request.policy)?);
         self.refuse_another(scope, |other| {
             let same = other.stream_id == stream.id && other.named() == named;
             same || request.name.as_ref() == Some(&other.name)
@@ -376,8 +382,13 @@ impl Mappings {
         let _control = self.inner.control.lock().await;
         let mut mapping = self.get(scope, name)?;
         let mut expect = vec![Expect::Present(mapping_key(&mapping))];
+        // One that was there before may have lost its version: no reason to refuse another change.
+        let mut checks_shadow = false;
         if let Some(policy) = change.policy {
             warn_of_filters(name, &policy.compile()?);
+            let (before, shadow) = (&mapping.policy.shadow, &policy.shadow);
+            checks_shadow |=
+                before.as_ref().map(|s| &s.function) != shadow.as_ref().map(|s| &s.function);
             if policy.deaggregate != mapping.policy.deaggregate {
                 return Err(MappingError::Deaggregate(mapping.name));
             }
@@ -396,7 +407,12 @@ impl Mappings {
                 let same = other.stream_id == mapping.stream_id && other.named() == named;
                 same && other.id != mapping.id
             })?;
+            checks_shadow |= named.name != mapping.function;
             (mapping.function, mapping.qualifier) = (named.name, named.qualifier);
+        }
+        if checks_shadow {
+            let keys = self.shadow_keys(scope, &mapping.function, &mapping.policy)?;
+            expect.extend(keys.into_iter().map(Expect::Present));
         }
         if let Some(destination) = change.on_failure {
             let checked = destination.as_ref();
@@ -432,6 +448,20 @@ impl Mappings {
         }
         let keys = keys_of(scope, &named);
         Ok((named, keys))
+    }
+
+    /// The keys under which a mapping's shadow is stored, which must exist; none without one.
+    fn shadow_keys(
+        &self,
+        scope: &Scope,
+        function: &str,
+        policy: &Policy,
+    ) -> Result<Vec<Key>, MappingError> {
+        let Some(shadow) = &policy.shadow else {
+            return Ok(Vec::new());
+        };
+        let named = FunctionRef::beside(function, &shadow.function)?;
+        Ok(self.named(scope, &named.to_string())?.1)
     }
 
     /// Refuses what another mapping stands in the way of.

@@ -23,7 +23,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use shardmill_core::mapping::Policy;
+use shardmill_core::mapping::{Policy, Shadow};
 
 use self::defect::Defect;
 use self::plan::{ALWAYS, Act, Fault, FaultKind, Plan, Planned, Step};
@@ -137,6 +137,31 @@ fn a_seed_gives_the_same_log_each_time() {
         }
         assert_eq!(first.log.len(), second.log.len(), "seed {seed}");
     }
+}
+
+#[test]
+fn a_shadow_changes_nothing() {
+    let mut shadowed = 0;
+    for seed in 0..400 {
+        let [without, with] =
+            [false, true].map(|is_there| run(Plan::of(seed).with_shadow(is_there), None, true));
+        // What a change of settings is changed to is written down, too.
+        let without_it = |line: &String| line.replace(&format!("{:?}", shadow()), "None");
+        let with_log: Vec<String> = with.log.iter().map(without_it).collect();
+        for (a, b) in without.log.iter().zip(&with_log) {
+            assert_eq!(a, b, "seed {seed}");
+        }
+        assert_eq!(without.log.len(), with_log.len(), "seed {seed}");
+        assert_eq!(with.violations, without.violations, "seed {seed}");
+        assert_eq!(without.shadowed, 0, "seed {seed}");
+        shadowed += with.shadowed;
+    }
+    println!("{shadowed} attempts of shadows");
+    assert!(shadowed > 1_000, "{shadowed}");
+}
+
+fn shadow() -> Option<Shadow> {
+    Some(Shadow::of(plan::SHADOW))
 }
 
 #[test]

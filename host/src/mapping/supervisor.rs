@@ -1,5 +1,5 @@
-//! Keeps one poller per mapping and shard, and one releaser per mapping whose parked keys go on:
-//! starts them when a mapping or a shard appears, stops them when it goes, and lets a child shard
+//! Keeps one poller per mapping and shard, one releaser per mapping whose parked keys go on, and
+//! one runner per mapping that has a shadow: starts them when a mapping or a shard appears, stops them when it goes, and lets a child shard
 //! begin only when its parents are done. A mapping that is being deleted goes when nothing of it
 //! runs any more.
 
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::poller::{End, Poller};
 use super::release::Releaser;
 use super::resource::{Inner, Mapping, cursor_key, mapping_key, shards_in_order};
+use super::shadow;
 use crate::functions::to_json;
 
 /// Wait before mappings that could not be read are read again.
@@ -31,6 +32,8 @@ pub(super) enum Worker {
     Poller(ShardId),
     /// The releaser of its parked keys.
     Releaser,
+    /// The runner of its shadow.
+    Shadow,
 }
 
 impl Worker {
@@ -123,6 +126,10 @@ impl Supervisor {
             };
             for shard in self.startable(&mapping, &stream).await? {
                 let id = (mapping.id.clone(), Worker::Poller(shard));
+                wanted.insert(id, Arc::clone(&mapping));
+            }
+            if mapping.policy.shadow.is_some() {
+                let id = (mapping.id.clone(), Worker::Shadow);
                 wanted.insert(id, Arc::clone(&mapping));
             }
             if self.inner.parked_of(&mapping)?.has_releases() {
@@ -290,6 +297,15 @@ impl Supervisor {
                 let releaser = Releaser::new(inner, of, stopped, kill)?;
                 self.tasks.spawn(async move {
                     releaser.run().await;
+                    End::Stopped
+                })
+            }
+            Worker::Shadow => {
+                let Some(runner) = shadow::Runner::new(inner, of, stopped) else {
+                    return Ok(());
+                };
+                self.tasks.spawn(async move {
+                    runner.run().await;
                     End::Stopped
                 })
             }

@@ -34,6 +34,7 @@ mod lanes;
 mod operate;
 mod parked;
 mod parts;
+mod shadow;
 mod versions;
 mod watching;
 mod windows;

@@ -10,6 +10,7 @@ use shardmill_store::{Extent, ReadError, Seek};
 use super::metrics::{LastError, MappingMetrics, MetricsSnapshot};
 use super::resource::{Inner, Mapping, MappingError, Mappings, cursor_prefix, shard_of};
 use super::rollouts::{RollBackView, TrialView};
+use super::shadow::ShadowFigures;
 use crate::delivery::Figures;
 use crate::functions::label;
 
@@ -58,6 +59,8 @@ pub struct MappingView {
     pub roll_back: Option<RollBackView>,
     /// Versions on trial.
     pub trials: Vec<TrialView>,
+    /// What runs beside, if anything does.
+    pub shadow: Option<ShadowFigures>,
     /// Keys that are parked.
     pub parked_keys: usize,
     /// Records of parked keys.
@@ -194,6 +197,7 @@ impl Mappings {
             state,
             roll_back,
             trials,
+            shadow: inner.shadow_figures(&mapping),
             last_processing_result: metrics.last_result(),
             metrics: figures,
             waiting_records: figures.waiting(),

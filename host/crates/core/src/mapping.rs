@@ -22,6 +22,7 @@ mod policy;
 mod response;
 mod rollout;
 mod routing;
+mod shadow;
 mod window;
 
 pub use backoff::backoff;
@@ -37,6 +38,7 @@ pub use policy::{BadPolicy, OnExhausted, Policy, Reason, StartingPosition};
 pub use response::{ItemFailures, read_item_failures};
 pub use rollout::{Course, Demand, RolledBack, Rollout, Standing, Step, Trial};
 pub use routing::{BadWeight, Weight};
+pub use shadow::{FuelBudget, Shadow};
 pub use window::{
     CLOSING_GRACE, MAX_WINDOW_STATE_BYTES, WindowStep, WindowView, state_in, window_end,
     window_start, window_step,

@@ -231,7 +231,7 @@ impl From<MappingError> for Error {
                 Self::not_found(error).hint("`shardmill mappings` lists them")
             }
             MappingError::NoStream(_) | MappingError::NoFunction(_) => Self::not_found(error),
-            MappingError::NotParked(_) => Self::not_found(error),
+            MappingError::NotParked(_) | MappingError::NoShadow(_) => Self::not_found(error),
             MappingError::Exists(_) => Self::conflict(error)
                 .hint("`shardmill mappings update NAME --set KEY=VALUE` changes one"),
             MappingError::Deleting(_)

@@ -141,6 +141,11 @@ pub(super) fn parked(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
     ok(&json!({ "keys": keys }))
 }
 
+/// How a mapping's shadow compares.
+pub(super) fn shadow(call: &Call<'_>, name: &str) -> Result<Answer, Error> {
+    ok(&call.workloads()?.mappings.shadow(&call.scope, name)?)
+}
+
 /// Which key is let go on.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -269,6 +274,9 @@ fn worded(view: &MappingView) -> Result<Value, Error> {
         "max_parked_mib": policy.max_parked_bytes >> 20,
         "roll_back_failure_percent": policy.roll_back_failure_percent,
         "roll_back_batches": policy.roll_back_batches,
+        "shadow": policy.shadow.as_ref().map(|shadow| &shadow.function),
+        "shadow_percent": policy.shadow.as_ref().map(|shadow| shadow.percent),
+        "shadow_fuel_per_second": policy.shadow.as_ref().map(|shadow| shadow.fuel_per_second),
     });
     value["function"] = view.mapping.named().to_string().into();
     value["starting_position"] = match starting_position {

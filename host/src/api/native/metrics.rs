@@ -340,7 +340,7 @@ const OF_SHARDS: [Figure<ShardView>; 33] = [
     ),
 ];
 
-const OF_MAPPINGS: [Figure<MappingView>; 8] = [
+const OF_MAPPINGS: [Figure<MappingView>; 16] = [
     (
         "on_failure_destination_delivered_event_count_total",
         COUNTER,
@@ -394,6 +394,54 @@ const OF_MAPPINGS: [Figure<MappingView>; 8] = [
             let runs = matches!(m.state, MappingState::Enabled | MappingState::Updating);
             Some(f64::from(u8::from(runs)))
         },
+    ),
+    (
+        "shadow_compared_batches_total",
+        COUNTER,
+        "Batches that were compared with the shadow",
+        |m| m.shadow.as_ref().map(|s| s.compared as f64),
+    ),
+    (
+        "shadow_different_batches_total",
+        COUNTER,
+        "Batches of which the shadow made something else",
+        |m| m.shadow.as_ref().map(|s| s.different as f64),
+    ),
+    (
+        "shadow_uncertain_batches_total",
+        COUNTER,
+        "Batches for which the shadow read keyed state that may have changed",
+        |m| m.shadow.as_ref().map(|s| s.uncertain as f64),
+    ),
+    (
+        "shadow_only_failed_batches_total",
+        COUNTER,
+        "Batches that failed with the shadow alone",
+        |m| m.shadow.as_ref().map(|s| s.failed_only_in_shadow as f64),
+    ),
+    (
+        "shadow_mended_batches_total",
+        COUNTER,
+        "Batches that failed with the mapping's own version alone",
+        |m| m.shadow.as_ref().map(|s| s.failed_only_in_primary as f64),
+    ),
+    (
+        "shadow_dropped_batches_total",
+        COUNTER,
+        "Batches that were shown to the shadow and not compared",
+        |m| m.shadow.as_ref().map(|s| s.dropped as f64),
+    ),
+    (
+        "shadow_fuel_total",
+        COUNTER,
+        "Fuel of the shadow on the batches that were compared, units",
+        |m| m.shadow.as_ref().map(|s| s.fuel as f64),
+    ),
+    (
+        "shadow_primary_fuel_total",
+        COUNTER,
+        "Fuel of the mapping's own version on those batches, units",
+        |m| m.shadow.as_ref().map(|s| s.primary_fuel as f64),
     ),
 ];
 

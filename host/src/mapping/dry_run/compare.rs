@@ -2,20 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use serde::Serialize;
 use shardmill_core::Batch;
 use shardmill_core::effects::Emit;
 
 use super::DryRunError;
 use super::version::{Overlay, Trial, Tried, Version};
+use crate::mapping::differences::{self, shown, shown_emit};
 
 /// Differences of each kind that are shown.
 const SHOWN: usize = 5;
 /// Counters that are shown.
 const SHOWN_COUNTERS: usize = 1_000;
-/// Characters of a value that are shown.
-const SHOWN_CHARS: usize = 120;
 
 /// Two versions on the same batches.
 pub(super) struct Comparison {
@@ -176,29 +174,21 @@ impl Differences {
             return;
         }
         self.emits += 1;
-        for index in 0..current.len().max(new.len()) {
-            let (before, now) = (current.get(index), new.get(index));
-            if before == now {
-                continue;
-            }
+        for (before, now) in differences::emits(current, new) {
             if self.emitted.len() >= SHOWN {
                 return;
             }
-            let text = |emit: &Emit| format!("{} {}: {}", emit.stream, emit.key, shown(&emit.data));
             self.emitted.push(EmitDifference {
                 shard: trial.shard.to_string(),
                 batch: number(batch, 0),
-                current: before.map(text),
-                new: now.map(text),
+                current: before.map(shown_emit),
+                new: now.map(shown_emit),
             });
         }
     }
 
     fn set_counters(&mut self, current: &BTreeMap<Box<str>, i64>, new: &BTreeMap<Box<str>, i64>) {
-        let names: BTreeSet<&Box<str>> = current.keys().chain(new.keys()).collect();
-        for name in names {
-            let of = |all: &BTreeMap<Box<str>, i64>| all.get(name).copied().unwrap_or(0);
-            let (current, new) = (of(current), of(new));
+        for (name, current, new) in differences::counters(current, new) {
             if current == new {
                 self.same_counters += 1;
             } else if self.counters.len() < SHOWN_COUNTERS {
@@ -234,9 +224,4 @@ impl Differences {
 fn number(batch: &Batch, index: usize) -> String {
     let record = batch.get(index);
     record.map_or_else(String::new, |r| r.sequence_number().to_string())
-}
-
-fn shown(value: &Bytes) -> String {
-    let text = String::from_utf8_lossy(value);
-    text.chars().take(SHOWN_CHARS).collect()
 }

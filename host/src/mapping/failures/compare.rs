@@ -6,6 +6,7 @@ use shardmill_core::outcome::{Cause, Outcome};
 use shardmill_core::sandbox::Report;
 
 use super::Replay;
+use crate::mapping::differences::{is_same_cause, told};
 
 /// Something that is not as it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -91,29 +92,8 @@ fn alike(recorded: &Outcome, replayed: &Outcome, exact: bool) -> bool {
         return recorded == replayed;
     }
     match (recorded, replayed) {
-        (Outcome::Failed(before), Outcome::Failed(now)) => match (&before.cause, &now.cause) {
-            (
-                Cause::Trap { trap, message, .. },
-                Cause::Trap {
-                    trap: now,
-                    message: said,
-                    ..
-                },
-            ) => trap == now && message == said,
-            (before @ Cause::HandlerError { .. }, now) => before == now,
-            (before, now) => before.name() == now.name(),
-        },
+        (Outcome::Failed(before), Outcome::Failed(now)) => is_same_cause(&before.cause, &now.cause),
         (before, now) => std::mem::discriminant(before) == std::mem::discriminant(now),
-    }
-}
-
-/// An outcome in words.
-fn told(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Ok { .. } | Outcome::Json { .. } => "success".into(),
-        Outcome::Partial { failed, .. } => format!("named {} records as failed", failed.len()),
-        Outcome::Failed(failure) => failure.cause.to_string(),
-        Outcome::Throttled { reason } => format!("throttled: {reason}"),
     }
 }
 

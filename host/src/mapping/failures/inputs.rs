@@ -63,7 +63,7 @@ pub(in crate::mapping) fn recorded(mut invocation: Invocation, kept: bool) -> (I
 }
 
 /// A value of keyed state with its revision, as a view gives it.
-type Found = Option<(Bytes, u64)>;
+pub(in crate::mapping) type Found = Option<(Bytes, u64)>;
 
 /// Passes reads on and remembers what they found. A value that was read before is given from
 /// memory: an attempt sees one state throughout.
@@ -72,10 +72,11 @@ struct Recorder {
     seen: Mutex<Seen>,
 }
 
+/// Values of keyed state as an attempt found them, by partition key and name.
 #[derive(Default)]
-struct Seen {
-    values: BTreeMap<(String, String), Found>,
-    bytes: usize,
+pub(in crate::mapping) struct Seen {
+    pub(in crate::mapping) values: BTreeMap<(String, String), Found>,
+    pub(in crate::mapping) bytes: usize,
     overflowed: bool,
 }
 
@@ -175,6 +176,12 @@ pub(super) struct Ended<'a> {
 }
 
 impl Given {
+    /// The keyed state that it read, if it was kept.
+    pub(in crate::mapping) fn into_seen(self) -> Seen {
+        let state = self.state.as_ref();
+        state.map_or_else(Seen::default, |state| std::mem::take(&mut state.seen()))
+    }
+
     /// Packs what the attempt was given.
     pub(super) fn pack(&self, ended: Ended<'_>) -> Packed {
         let mut inexact = None;

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use shardmill_core::event::{EventSource, EventWindow};
 use shardmill_core::limits::{FunctionLimits, MAX_EVENT_BYTES};
 use shardmill_core::mapping::{FirstOf, Part, Position, Span};
-use shardmill_core::sandbox::{Input, Invocation};
+use shardmill_core::sandbox::{Input, Invocation, StateView};
 use shardmill_core::{Batch, BatchContext, ShardId, UnixMillis};
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +15,7 @@ use crate::functions::Loaded;
 use crate::mapping::commit::{Attempt, FunctionGuard, StoredState};
 use crate::mapping::failures;
 use crate::mapping::resource::{Inner, Mapping};
+use crate::mapping::shadow::MappingShadow;
 
 /// Conflicts after which a batch runs alone among the batches of its function.
 const CONFLICTS_BEFORE_LOCK: u32 = 3;
@@ -63,7 +64,7 @@ impl Job {
     }
 
     /// Whether this is the final invocation of a window.
-    pub(super) fn is_final(&self) -> bool {
+    pub(in crate::mapping) fn is_final(&self) -> bool {
         self.window.as_ref().is_some_and(|w| w.is_final)
     }
 
@@ -127,6 +128,7 @@ impl Poller {
             loaded: Arc::clone(loaded),
             json: self.event_source(loaded.carrier().takes_json()),
             kill: self.kill.clone(),
+            shadow: self.shadow.clone(),
         };
         self.running.push(Box::pin(async move {
             let attempt = place.attempt(&job).await;
@@ -145,6 +147,15 @@ pub(in crate::mapping) fn limits_of(loaded: &Loaded, in_window: bool) -> Functio
     limits
 }
 
+/// What an attempt is given beside its batch.
+pub(in crate::mapping) struct InvocationOf {
+    /// As what it is noted in the ledger.
+    pub(in crate::mapping) mapping: Arc<str>,
+    pub(in crate::mapping) state: Arc<dyn StateView>,
+    pub(in crate::mapping) now: UnixMillis,
+    pub(in crate::mapping) seed: [u8; 32],
+}
+
 /// Where an attempt is made.
 pub(in crate::mapping) struct Place {
     pub(in crate::mapping) inner: Arc<Inner>,
@@ -153,6 +164,8 @@ pub(in crate::mapping) struct Place {
     pub(in crate::mapping) loaded: Arc<Loaded>,
     pub(in crate::mapping) json: Option<EventSource>,
     pub(in crate::mapping) kill: CancellationToken,
+    /// What is shown the attempt, if anything is.
+    pub(in crate::mapping) shadow: Option<Arc<MappingShadow>>,
 }
 
 impl Place {
@@ -169,36 +182,18 @@ impl Place {
                 _guard: lock.write_owned().await,
             }
         };
-        let now = inner.clock.now();
-        let input = match (&self.json, &job.window) {
-            (None, _) => Input::Records(job.batch.clone()),
-            (Some(source), window) => Input::Event {
-                json: match window {
-                    None => source.event(&job.batch),
-                    Some(window) => source.event_in_window(&job.batch, self.shard, window),
-                },
-                count: job.batch.len(),
-            },
-        };
-        let seed = self.seed(job);
-        let invocation = Invocation {
-            owner: Arc::clone(&loaded.owner),
-            mapping: Some(mapping.name.as_str().into()),
-            module: Arc::clone(&loaded.module),
-            input,
-            context: self.context(job),
-            limits: limits_of(loaded, job.window.is_some()),
-            environment: Arc::clone(&loaded.environment),
-            state: Arc::new(StoredState {
-                store: Arc::clone(&inner.store),
-                scope: mapping.scope.clone(),
-                function: mapping.function.clone(),
-            }),
+        let (now, seed) = (inner.clock.now(), self.seed(job));
+        let given = InvocationOf {
+            mapping: mapping.name.as_str().into(),
+            state: Arc::new(self.stored_state()),
             now,
             seed,
         };
+        let invocation = self.invocation(job, given);
         let last = mapping.policy.is_exhausted(job.part.attempts + 1);
-        let (invocation, given) = failures::recorded(invocation, last);
+        let shadow = self.shadow.as_ref();
+        let is_shown = shadow.is_some_and(|shadow| shadow.wants(&job.part));
+        let (invocation, given) = failures::recorded(invocation, last || is_shown);
         let report = tokio::select! {
             biased;
             report = inner.sandbox.invoke(invocation) => report,
@@ -214,8 +209,45 @@ impl Place {
             now,
             loaded: Arc::clone(loaded),
             given,
+            is_shown,
             _guard: guard,
         })
+    }
+
+    /// Keyed state as the mapping's function finds it.
+    pub(in crate::mapping) fn stored_state(&self) -> StoredState {
+        StoredState {
+            store: Arc::clone(&self.inner.store),
+            scope: self.mapping.scope.clone(),
+            function: self.mapping.function.clone(),
+        }
+    }
+
+    /// What the handler is given.
+    pub(in crate::mapping) fn invocation(&self, job: &Job, of: InvocationOf) -> Invocation {
+        let loaded = &self.loaded;
+        let input = match (&self.json, &job.window) {
+            (None, _) => Input::Records(job.batch.clone()),
+            (Some(source), window) => Input::Event {
+                json: match window {
+                    None => source.event(&job.batch),
+                    Some(window) => source.event_in_window(&job.batch, self.shard, window),
+                },
+                count: job.batch.len(),
+            },
+        };
+        Invocation {
+            owner: Arc::clone(&loaded.owner),
+            mapping: Some(of.mapping),
+            module: Arc::clone(&loaded.module),
+            input,
+            context: self.context(job),
+            limits: limits_of(loaded, job.window.is_some()),
+            environment: Arc::clone(&loaded.environment),
+            state: of.state,
+            now: of.now,
+            seed: of.seed,
+        }
     }
 
     fn context(&self, job: &Job) -> BatchContext {

@@ -3,21 +3,21 @@
 
 use shardmill_core::effects::Effects;
 use shardmill_core::mapping::{
-    AfterFinal, Attempted, Judgement, MAX_WINDOW_STATE_BYTES, Next, OnExhausted, OpenWindow, Part,
-    Paused, Reason, Span, after, after_final, backoff, judge, parts_of, state_in,
+    AfterFinal, Judgement, MAX_WINDOW_STATE_BYTES, Next, OnExhausted, OpenWindow, Part, Paused,
+    Reason, Span, after, after_final, backoff, parts_of, state_in,
 };
-use shardmill_core::outcome::{Cause, Failure, Outcome};
+use shardmill_core::outcome::Cause;
 use shardmill_store::CommitError;
 
 use super::attempt::{Ended, Job};
+use super::judge::{Judging, failed};
 use super::settle::{Change, Committed, close_window};
 use super::{End, Poller, Trouble};
 use crate::functions::Loaded;
-use crate::mapping::commit::{Attempt, Counts, GivenUp, refused_emit};
+use crate::mapping::commit::{Attempt, Counts, GivenUp};
 use crate::mapping::failures;
 use crate::mapping::parked::Parking;
-#[cfg(test)]
-use crate::mapping::sim::defect::Defect;
+use crate::mapping::shadow::{Shown, Side};
 
 impl Poller {
     /// Decides what follows from an attempt and commits it.
@@ -31,7 +31,7 @@ impl Poller {
             return Err(Trouble::Ended(End::Stopped));
         };
         self.notes.end(lane);
-        let mut judgement = self.judge(&job, &attempt);
+        let mut judgement = self.judging(&job, &attempt).judge(&attempt.report);
         self.note_breaker(&judgement);
         if let Judgement::Throttled(reason) = &judgement {
             self.throttled(&mut job, reason);
@@ -83,6 +83,7 @@ impl Poller {
                 inner
                     .note_attempt(&self.mapping, shard, &attempt.loaded, &judgement)
                     .await;
+                self.show(job, attempt, judgement);
                 Ok(())
             }
             Ok(Committed::Conflict) => {
@@ -103,37 +104,12 @@ impl Poller {
         }
     }
 
-    /// The outcome as the rules see it, with the rules of windows and of what may be emitted.
-    fn judge(&self, job: &Job, attempt: &Attempt) -> Judgement {
-        let policy = &self.mapping.policy;
-        let (outcome, effects) = (&attempt.report.outcome, &attempt.report.effects);
-        let answered = !matches!(outcome, Outcome::Failed(_) | Outcome::Throttled { .. });
-        if answered && job.window.is_some() && !job.is_final() && state_in(outcome).is_none() {
-            let reason = "with a tumbling window every answer needs the window's `state`".into();
-            return failed(Cause::BadAnswer { reason });
-        }
-        let judgement = judge(outcome.clone(), effects, &job.batch, policy);
-        let done = match job.is_final() {
-            true => usize::from(judgement == Judgement::Success),
-            false => after(&judgement, self.attempted(job, attempt), policy).done,
-        };
-        let (store, scope) = (self.inner.store.as_ref(), &self.mapping.scope);
-        match refused_emit(store, scope, effects, &job.batch, done) {
-            Some(refused) => Judgement::Failed(refused),
-            None => judgement,
-        }
-    }
-
-    fn attempted(&self, job: &Job, attempt: &Attempt) -> Attempted {
-        let attempts = job.part.attempts;
-        #[cfg(test)]
-        let attempts = attempts + u32::from(self.inner.has(Defect::RetryBudgetOffByOne));
-        Attempted {
-            len: job.batch.len(),
-            attempts,
-            // With a window the prefix of a failed batch has no state, so it is not kept.
-            record_mode: attempt.loaded.carrier().is_record_mode() && job.window.is_none(),
-            doubted: job.part.doubted,
+    fn judging<'a>(&'a self, job: &'a Job, attempt: &'a Attempt) -> Judging<'a> {
+        Judging {
+            inner: &self.inner,
+            mapping: &self.mapping,
+            job,
+            loaded: &attempt.loaded,
         }
     }
 
@@ -147,7 +123,7 @@ impl Poller {
         let policy = &self.mapping.policy;
         #[cfg(test)]
         let policy = &self.inner.without_bisect(policy);
-        let next = after(judgement, self.attempted(job, attempt), policy);
+        let next = after(judgement, self.judging(job, attempt).attempted(), policy);
         let len = job.batch.len();
         let leaves_some = next.done < len;
         if leaves_some {
@@ -332,6 +308,23 @@ impl Poller {
         self.commit_lane(lane, change).await
     }
 
+    /// Shows the shadow, if it is to see it, what has just been committed. Waits for nothing.
+    fn show(&self, job: Job, attempt: Attempt, judgement: Judgement) {
+        let (Some(shadow), true) = (&self.shadow, attempt.is_shown) else {
+            return;
+        };
+        shadow.offer(Shown {
+            seen: attempt.given.into_seen(),
+            seed: attempt.seed,
+            now: attempt.now,
+            loaded: attempt.loaded,
+            shard: self.source.shard.shard,
+            revision: self.revision,
+            primary: Side::new(judgement, attempt.report),
+            job,
+        });
+    }
+
     fn throttled(&mut self, job: &mut Job, reason: &str) {
         job.throttles += 1;
         job.not_before = self.inner.clock.now().plus(backoff(job.throttles));
@@ -352,11 +345,4 @@ impl Poller {
 enum Exhausted {
     GiveUp(GivenUp, Parking),
     Pause(Paused, Part),
-}
-
-fn failed(cause: Cause) -> Judgement {
-    Judgement::Failed(Failure {
-        cause,
-        record: None,
-    })
 }

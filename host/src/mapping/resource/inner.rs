@@ -19,6 +19,7 @@ use crate::mapping::ids::Ids;
 use crate::mapping::metrics::MappingMetrics;
 use crate::mapping::parked::ParkedKeys;
 use crate::mapping::rollouts::{MappingRollout, rollout_key};
+use crate::mapping::shadow::MappingShadow;
 use crate::mapping::supervisor::{Worker, WorkerId};
 
 type FunctionLocks = HashMap<(Scope, String), Arc<tokio::sync::RwLock<()>>>;
@@ -46,6 +47,8 @@ pub(in crate::mapping) struct Inner {
     pub(in crate::mapping) parked: Mutex<HashMap<String, Arc<ParkedKeys>>>,
     /// The versions that mappings trust, by mapping.
     pub(in crate::mapping) rollouts: Mutex<HashMap<String, Arc<MappingRollout>>>,
+    /// What runs beside mappings, by mapping.
+    pub(in crate::mapping) shadows: Mutex<HashMap<String, Arc<MappingShadow>>>,
     /// Mappings as they run: nothing older of them does. By id.
     pub(in crate::mapping) applied: Mutex<BTreeMap<String, Mapping>>,
     /// Where pollers note what they have in flight; nowhere without one.
@@ -103,6 +106,7 @@ impl Inner {
             filters: CompiledFilters::default(),
             parked: Mutex::default(),
             rollouts: Mutex::default(),
+            shadows: Mutex::default(),
             applied: Mutex::default(),
             notes,
             ids,
@@ -162,8 +166,13 @@ impl Inner {
 
     /// Notes that a worker died. It is not started again with the mapping as it is.
     pub(in crate::mapping) fn note_dead(&self, id: WorkerId, mapping: &Mapping, error: &str) {
-        let problem = format!("PROBLEM: {error}");
-        self.metrics_of(&mapping.id).set_last_result(&problem);
+        if id.1 == Worker::Shadow {
+            // The mapping itself gets on.
+            self.note_shadow_dead(mapping, error);
+        } else {
+            let problem = format!("PROBLEM: {error}");
+            self.metrics_of(&mapping.id).set_last_result(&problem);
+        }
         held(&self.dead).insert(id, (mapping.clone(), error.to_owned()));
     }
 
@@ -252,6 +261,7 @@ impl Inner {
         self.forget_dead(&mapping.id);
         held(&self.parked).remove(&mapping.id);
         held(&self.rollouts).remove(&mapping.id);
+        self.forget_shadow(&mapping.id);
         self.filters.forget(mapping);
         held(&self.metrics).remove(&mapping.id);
         held(&self.wakes).remove(&mapping.id);

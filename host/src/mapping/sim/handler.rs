@@ -2,13 +2,14 @@
 //! and checks what it is given: no record is too old, and no child comes before its parents.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use shardmill_core::effects::Effects;
-use shardmill_core::outcome::Outcome;
+use shardmill_core::effects::{CounterAdd, Effects, Emit, StateWrite};
+use shardmill_core::outcome::{Cause, Failure, Outcome};
 use shardmill_core::sandbox::{
     BoxFuture, Carrier, Input, Invocation, LoadError, Module, Report, Sandbox,
 };
@@ -16,7 +17,7 @@ use shardmill_core::{ShardId, UnixMillis};
 
 use super::attempt::{Attempt, ok, report};
 use super::log::Log;
-use super::plan::{GRID_MS, Plan};
+use super::plan::{GRID_MS, Plan, SHADOW};
 use super::truth::Truth;
 use crate::clock::Clock;
 
@@ -57,6 +58,8 @@ pub(super) struct Handler {
     /// Nothing fails any more.
     pub(super) mended: AtomicBool,
     pub(super) seen: Mutex<Seen>,
+    /// Attempts of the shadow.
+    pub(super) shadowed: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -103,7 +106,10 @@ impl Sandbox for Handler {
                 Effects::default(),
             )));
         };
-        let (report, takes) = self.run(shard, &invocation);
+        let (report, takes) = match invocation.context.function == SHADOW {
+            true => self.run_shadow(&invocation),
+            false => self.run(shard, &invocation),
+        };
         Box::pin(async move {
             tokio::time::sleep(takes).await;
             report
@@ -160,6 +166,56 @@ impl Handler {
             is_final: window.is_some_and(|w| w.is_final),
         });
         (report, takes)
+    }
+
+    /// Runs as the shadow: whatever can go wrong does, and nothing of it may be seen.
+    fn run_shadow(&self, invocation: &Invocation) -> (Report, Duration) {
+        self.shadowed.fetch_add(1, SeqCst);
+        let records = records_of(&invocation.input);
+        let first = records.first().map_or(0, |record| record.number);
+        let mut effects = Effects::default();
+        for record in &records {
+            let (number, key) = (record.number, &self.plan.records[record.number].key);
+            let found = invocation.state.get(key, LIST).expect("a state");
+            let (name, amount) = (format!("r{number}").into(), 1);
+            effects.counters.push((None, CounterAdd { name, amount }));
+            let emit = Emit {
+                stream: "out".into(),
+                key: key.as_str().into(),
+                data: Bytes::from(number.to_string()),
+            };
+            effects.emits.push((None, emit));
+            let write = StateWrite {
+                key: key.as_str().into(),
+                name: LIST.into(),
+                value: found.map(|(value, _)| value.slice(value.len() / 2..)),
+            };
+            effects.state.push((None, write));
+        }
+        let takes = match first % 11 {
+            7 => Duration::from_secs(60),
+            n => Duration::from_millis(n as u64 * 31),
+        };
+        let failed = |cause| {
+            let record = Some(0);
+            Outcome::Failed(Failure { cause, record })
+        };
+        let outcome = match first % 6 {
+            0 => failed(Cause::Exited { code: 1 }),
+            1 => failed(Cause::TimedOut {
+                allowed: takes,
+                fuel_used: 7,
+            }),
+            2 => Outcome::Throttled {
+                reason: "no room".into(),
+            },
+            3 => Outcome::Partial {
+                failed: vec![0],
+                text: "{".into(),
+            },
+            _ => ok("{\"list\": [7]}".into()),
+        };
+        (report(outcome, effects), takes)
     }
 
     fn check(&self, shard: ShardId, records: &[Seeing], now: UnixMillis) {

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use shardmill_core::HashKey;
-use shardmill_core::mapping::{OnExhausted, Policy};
+use shardmill_core::mapping::{OnExhausted, Policy, Shadow};
 use shardmill_core::sandbox::{Carrier, Mode};
 
 /// Milliseconds that every wait of the host is a multiple of.
@@ -20,6 +20,9 @@ pub(super) const GRID_MS: u64 = 200;
 /// Instants of the grid from here on belong to steps, and to what draining does: one each.
 pub(super) const HELP_SLOTS: u64 = 140;
 const STEP_SLOTS: u64 = 180;
+
+/// The function that runs beside.
+pub(super) const SHADOW: &str = "shadow";
 
 /// Without an end.
 pub(super) const ALWAYS: u32 = u32::MAX;
@@ -154,7 +157,20 @@ impl Plan {
         plan.final_emits = dice.percent(40);
         let crash = (1 + dice.roll(5) as u32, dice.percent(50));
         plan.operator_crash = dice.percent(40).then_some(crash);
-        plan
+        // Not by the dice, which would throw another plan then.
+        plan.with_shadow(seed % 5 == 4)
+    }
+
+    /// The same with or without a shadow, which must make no difference.
+    pub(super) fn with_shadow(mut self, is_there: bool) -> Self {
+        let shadow = is_there.then(|| Shadow::of(SHADOW));
+        self.policy.shadow.clone_from(&shadow);
+        for step in &mut self.steps {
+            if let Act::Update(policy) = &mut step.act {
+                policy.shadow.clone_from(&shadow);
+            }
+        }
+        self
     }
 
     fn add_steps(&mut self, dice: &mut Dice) {

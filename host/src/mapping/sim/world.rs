@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::defect::Defect;
 use super::handler::{Handler, Seen};
 use super::log::{Log, WORLD};
-use super::plan::{GRID_MS, HELP_SLOTS, Plan};
+use super::plan::{GRID_MS, HELP_SLOTS, Plan, SHADOW};
 use super::store::{Faults, Shell};
 use super::truth::Truth;
 use super::{laws, plan};
@@ -39,6 +39,8 @@ pub(super) struct Ended {
     /// Simulated.
     pub(super) span: Duration,
     pub(super) invocations: usize,
+    /// Those of the shadow.
+    pub(super) shadowed: usize,
     /// What was met with, and how often.
     pub(super) reached: BTreeMap<&'static str, u64>,
 }
@@ -100,13 +102,14 @@ impl World {
             truth: truth.clone(),
             mended: false.into(),
             seen: Mutex::new(Seen::default()),
+            shadowed: 0.into(),
         });
         let (mappings, functions) = host(&shell, &handler, clock, defect);
         let (scope, settings) = (Scope::default(), FunctionSettings::default());
-        functions
-            .deploy(&scope, "f", Bytes::new(), settings)
-            .await
-            .expect("deployed");
+        for name in ["f", SHADOW] {
+            let deployed = functions.deploy(&scope, name, Bytes::new(), settings.clone());
+            deployed.await.expect("deployed");
+        }
         let request = CreateMapping {
             name: Some("m".into()),
             stream: "in".parse().expect("a name"),
@@ -270,6 +273,7 @@ impl World {
             span,
             reached: self.log.reached(),
             invocations: self.handler.seen.lock().unwrap().calls.len(),
+            shadowed: self.handler.shadowed.load(SeqCst),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::limits::{
     MAX_BATCH_SIZE, MAX_BATCHING_WINDOW, MAX_PARALLELIZATION_FACTOR, MAX_PARKED_BYTES,
     MAX_PARKED_KEYS, MAX_RETRY_ATTEMPTS, MAX_ROLL_BACK_BATCHES, MAX_TUMBLING_WINDOW,
 };
-use crate::mapping::{BadFilter, Demand, FilterCriteria};
+use crate::mapping::{BadFilter, Demand, FilterCriteria, Shadow};
 use crate::time::UnixMillis;
 
 /// Where a shard without a checkpoint is read from.
@@ -90,6 +90,9 @@ pub struct Policy {
     /// How many batches of a new version are looked at, 1 … 10,000.
     #[serde(default = "default_roll_back_batches")]
     pub roll_back_batches: u32,
+    /// A version that runs beside on the same batches, if any does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
 }
 
 fn default_roll_back_batches() -> u32 {
@@ -128,6 +131,7 @@ impl Policy {
             max_parked_bytes: DEFAULT_PARKED_BYTES,
             roll_back_failure_percent: 0,
             roll_back_batches: DEFAULT_ROLL_BACK_BATCHES,
+            shadow: None,
         }
     }
 
@@ -274,6 +278,14 @@ impl Policy {
             &|| self.roll_back_batches.to_string(),
             "1 to 10000 batches",
         )?;
+        let shadow = self.shadow.as_ref().and_then(Shadow::out_of_range);
+        if let Some((setting, value, range)) = shadow {
+            return Err(BadPolicy::Range {
+                setting,
+                value,
+                range,
+            });
+        }
         let filters = FilterCriteria::compile(&self.filter_criteria)?;
         if self.window().is_some() {
             if self.parallelization_factor > 1 {
@@ -415,6 +427,26 @@ mod tests {
                     ..base()
                 },
                 "batches of a roll-back 0: 1 to 10000 batches expected",
+            ),
+            (
+                Policy {
+                    shadow: Some(Shadow {
+                        percent: 0,
+                        ..Shadow::of(":2")
+                    }),
+                    ..base()
+                },
+                "percentage of a shadow 0: 1 to 100 percent expected",
+            ),
+            (
+                Policy {
+                    shadow: Some(Shadow {
+                        fuel_per_second: 7,
+                        ..Shadow::of(":2")
+                    }),
+                    ..base()
+                },
+                "fuel of a shadow 7: 1000000 to 1000000000000 units per second expected",
             ),
         ] {
             let bad = policy.check().expect_err(message);

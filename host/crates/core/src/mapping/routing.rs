@@ -60,7 +60,7 @@ impl Weight {
 }
 
 /// FNV-1a, mixed so that every bit counts.
-fn hash(text: &str) -> u64 {
+pub(super) fn hash(text: &str) -> u64 {
     const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const FNV_PRIME: u64 = 0x0100_0000_01b3;
     let mut hash = text.bytes().fold(FNV_OFFSET, |hash, byte| {

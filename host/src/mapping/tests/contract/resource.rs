@@ -65,6 +65,7 @@ fn the_defaults_are_awss_value_by_value() {
         max_parked_bytes: 64 << 20,
         roll_back_failure_percent: 0,
         roll_back_batches: 20,
+        shadow: None,
     };
     assert_eq!(Policy::aws(), policy);
 }
