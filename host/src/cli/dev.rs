@@ -127,10 +127,8 @@ impl Found {
                 continue;
             }
             match entry.file_type() {
-                Ok(kind) if kind.is_dir() => {
-                    if !NOT_SOURCES.iter().any(|other| name == *other) {
-                        self.look_in(&path, output);
-                    }
+                Ok(kind) if kind.is_dir() && NOT_SOURCES.iter().all(|other| name != *other) => {
+                    self.look_in(&path, output);
                 }
                 Ok(kind) if kind.is_file() => {
                     self.files.insert(path);

@@ -98,9 +98,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     ) in lines
     {
         let share = 100.0 * fuel as f64 / total.max(1) as f64;
-        let per_record = fuel
-            .checked_div(records)
-            .map_or("-".into(), |fuel| grouped(fuel));
+        let per_record = fuel.checked_div(records).map_or("-".into(), grouped);
         table.add_row([
             name,
             grouped(fuel),
@@ -187,7 +185,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
