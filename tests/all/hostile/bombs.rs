@@ -101,10 +101,10 @@ pub(super) fn all() -> Vec<Module> {
         ),
         Module::refused(
             "bomb-nesting",
-            "a million nested blocks in one function",
-            "400 not_deployed: *",
+            "thirty thousand nested blocks in one function",
+            "400 not_deployed: module exports neither *",
             |_| {
-                let depth = 1_000_000;
+                let depth = 30_000;
                 let mut body = [0x02, 0x40].repeat(depth);
                 body.extend(vec![0x0b; depth]);
                 body.extend([0x41, 0]);

@@ -103,11 +103,10 @@ impl Request {
         for (name, value) in headers {
             let _ = write!(head, "{name}: {value}\r\n");
         }
-        let length = self.body.len();
-        let _ = write!(
-            head,
-            "content-length: {length}\r\nconnection: close\r\n\r\n"
-        );
+        if !headers.iter().any(|(name, _)| name == "content-length") {
+            let _ = write!(head, "content-length: {}\r\n", self.body.len());
+        }
+        head += "connection: close\r\n\r\n";
         let mut bytes = head.into_bytes();
         bytes.extend_from_slice(&self.body);
         bytes
