@@ -19,9 +19,9 @@ use self::expected::Complaints;
 use self::site::Site;
 use self::victim::Victim;
 
-/// Most memory that the host's process may have had at any time, MiB: the debug build takes about
-/// half of it.
-const MOST_MEMORY_MIB: u64 = 1_536;
+/// Most memory that the host's process may have had at any time, MiB. It was 141 when this was written:
+/// the attacker alone may have 768 MiB of guests at a time, and touches 130.
+const MOST_MEMORY_MIB: u64 = 512;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_attack_of_the_corpus_reaches_the_other_tenant() {
@@ -38,6 +38,7 @@ async fn no_attack_of_the_corpus_reaches_the_other_tenant() {
     Complaints::end(complaints);
     victim.is_unharmed(&site).await;
     let memory = site.peak_memory_mib();
+    println!("the host's process took {memory} MiB");
     assert!(memory <= MOST_MEMORY_MIB, "the host took {memory} MiB");
     site.log_is_clean();
     site.end();

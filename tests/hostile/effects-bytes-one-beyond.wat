@@ -1,6 +1,6 @@
 ;; tries: more bytes of state than a batch may write
 ;; settings: {"effects_mib": 1}
-;; end: effects of * bytes, 1048576 allowed
+;; end: effects of 1048612 bytes, 1048576 allowed
 (func $attack (param i32 i32) (result i64) (local $i i32)
     (drop (call $progress (i32.const 0)))
     (loop $l

@@ -1,5 +1,5 @@
-;; tries: to overflow a counter
-;; counters: name=*
+;; tries: to overflow a counter: it wraps around
+;; counters: name=-2
 (data (i32.const 0x400) "name")
 (func $attack (param i32 i32) (result i64)
     (drop (call $progress (i32.const 0)))

@@ -1,5 +1,5 @@
 ;; tries: the longest names, the largest value and the largest record that are allowed
-;; end: effects refused: *
+;; end: effects refused: stream a* does not exist: create it, then redrive
 (func $attack (param i32 i32) (result i64)
     (memory.fill (i32.const 0x1000) (i32.const 0x61) (i32.const 0x1000))
     (drop (call $progress (i32.const 0)))

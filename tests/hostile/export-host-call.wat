@@ -1,5 +1,5 @@
 ;; tries: to have the host call its own function as the handler's
-;; deploy: 400 not_deployed: *
+;; deploy: 400 not_deployed: the dry run of an empty batch failed: malformed answer: shardmill_prepare(*) returned 0xfffffffe, *
 (module
     (import "shardmill" "progress" (func $progress (param i32) (result i32)))
     (memory (export "memory") 32)

@@ -55,6 +55,45 @@ fn named(name: &[u8], depth: u32) -> Vec<u8> {
     [trap(depth), custom("name", &names)].concat()
 }
 
+/// Debug sections by DWARF 4: a table of so many lines, and so many units of which each has it.
+fn lines(rows: usize, units: usize) -> Vec<u8> {
+    const COMPILE_UNIT: u8 = 0x11;
+    const NO_CHILDREN: u8 = 0;
+    // stmt_list: sec_offset, low_pc: addr, high_pc: data4.
+    let abbreviations = [
+        1,
+        COMPILE_UNIT,
+        NO_CHILDREN,
+        0x10,
+        0x17,
+        0x11,
+        0x01,
+        0x12,
+        0x06,
+        0,
+        0,
+        0,
+    ];
+    let sized = |content: &[u8]| [&(content.len() as u32).to_le_bytes(), content].concat();
+    // Version 4, the abbreviations, addresses of 4 bytes; then the unit: all addresses.
+    let mut unit = [&4u16.to_le_bytes()[..], &[0; 4], &[4, 1], &[0; 4], &[0; 4]].concat();
+    unit.extend(0x7fff_ffffu32.to_le_bytes());
+    let units = sized(&unit).repeat(units);
+    let mut header = vec![1, 1, 1, 0xfb, 14, 13, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1, 0];
+    header.extend(b"a\0\0\0\0\0");
+    // An address where no code is; then each byte is a row; then the end.
+    let mut program = vec![0, 5, 2, 0, 0, 0, 0x70];
+    program.extend(vec![0x20; rows]);
+    program.extend([0, 1, 1]);
+    let table = [&4u16.to_le_bytes()[..], &sized(&header), &program].concat();
+    [
+        custom(".debug_abbrev", &abbreviations),
+        custom(".debug_info", &units),
+        custom(".debug_line", &sized(&table)),
+    ]
+    .concat()
+}
+
 fn functions(count: usize, body: &[u8]) -> Vec<u8> {
     let repeated = |item: &[u8]| [leb(count), item.repeat(count)].concat();
     let code = [&leb(body.len()), body].concat();
@@ -232,6 +271,12 @@ pub(super) fn all() -> Vec<Module> {
             "a function's name with line ends and commands for a terminal",
             "trap: unreachable",
             |_| named(b"\x1b[2Jwiped\nFORGED line", 2),
+        ),
+        Module::gives_up(
+            "report-line-bomb",
+            "a trap in a module whose debug sections stand for 30 GiB of line numbers",
+            "trap: unreachable",
+            |_| [trap(0), lines(1 << 20, 1_000)].concat(),
         ),
         Module::gives_up(
             "report-large-sections",

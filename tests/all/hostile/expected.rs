@@ -27,7 +27,6 @@ pub(super) struct Complaints(Vec<String>);
 impl Complaints {
     /// Holds an outcome against what must come of the attack.
     pub(super) fn expect(&mut self, attack: &str, expected: &str, outcome: &str) {
-        if expected.contains("*") { println!("STAR {attack} | {expected} | {}", &outcome[..outcome.len().min(300)]); }
         if !fits(expected, outcome) {
             let told = format!("{attack}\n  expected: {expected}\n  outcome:  {outcome}");
             self.0.push(told);

@@ -235,6 +235,11 @@ async fn attack(site: &Site, module: &Module) -> Vec<(String, String)> {
         format!("{} entries", failures.len()),
     ));
     told.extend(failures.iter().map(|entry| (end.clone(), cause(entry))));
+    for entry in &failures {
+        let path = format!("failures/{}", entry["id"].as_str().unwrap());
+        let shown = site.native(ATTACKER, "GET", &path, "").await;
+        told.push(("200".into(), shown.told()));
+    }
     if !module.own_stream {
         let given_up: u64 = failures
             .iter()

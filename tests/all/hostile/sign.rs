@@ -103,7 +103,11 @@ impl Request {
         for (name, value) in headers {
             let _ = write!(head, "{name}: {value}\r\n");
         }
-        if !headers.iter().any(|(name, _)| name == "content-length") {
+        let told = ["content-length", "transfer-encoding"];
+        if !headers
+            .iter()
+            .any(|(name, _)| told.contains(&name.as_str()))
+        {
             let _ = write!(head, "content-length: {}\r\n", self.body.len());
         }
         head += "connection: close\r\n\r\n";

@@ -160,7 +160,11 @@ impl Call {
             }
             Self::Native(method, path, _) => {
                 let path = path.replace("NAME", name);
-                site.native(ATTACKER, method, &path, "").await
+                let body = match path.ends_with("/rewind") {
+                    true => r#"{"position": "TRIM_HORIZON"}"#,
+                    false => "",
+                };
+                site.native(ATTACKER, method, &path, body).await
             }
         }
     }
@@ -204,6 +208,16 @@ pub(super) async fn are_like_nothing(site: &Site, victim: &Theirs) -> Complaints
         &taken.told(),
     );
     complaints.expect("GetRecords", &made_up.told(), &taken.told());
+    let page = json!({"NextToken": victim.page});
+    let taken = site.kinesis(ATTACKER, "ListShards", &page).await;
+    let forged = json!({"NextToken": victim.page.replace(['A', 'b', '3'], "x")});
+    let made_up = site.kinesis(ATTACKER, "ListShards", &forged).await;
+    complaints.expect(
+        "ListShards",
+        "400 InvalidArgumentException: NextToken is invalid.",
+        &taken.told(),
+    );
+    complaints.expect("ListShards", &made_up.told(), &taken.told());
     let path = format!("mappings/{}", victim.mapping);
     let by_id = site.native(ATTACKER, "GET", &path, "").await;
     complaints.expect("GET mappings/ID", "404 not_found: *", &by_id.told());
