@@ -153,7 +153,7 @@ pub(super) fn all() -> Vec<Module> {
         Module::refused(
             "bomb-function",
             "one function of eight million bytes",
-            "400 not_deployed: *",
+            "400 not_deployed: not a usable WebAssembly module: *",
             |_| {
                 let mut body = [0x41, 1, 0x1a].repeat(2_700_000);
                 body.extend([0x41, 0]);
@@ -249,7 +249,7 @@ pub(super) fn all() -> Vec<Module> {
         ),
         Module::gives_up(
             "report-long-name",
-            "a trap forty frames deep in a function whose name has a megabyte",
+            "a trap sixty frames deep in a function whose name has 99,000 bytes",
             "trap: unreachable",
             |_| named(&vec![b'n'; 99_000], 60),
         ),
@@ -274,7 +274,7 @@ pub(super) fn all() -> Vec<Module> {
         ),
         Module::gives_up(
             "report-line-bomb",
-            "a trap in a module whose debug sections stand for 30 GiB of line numbers",
+            "a trap in a module whose debug sections stand for 25 GiB of line numbers",
             "trap: unreachable",
             |_| [trap(0), lines(1 << 20, 1_000)].concat(),
         ),
