@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use shardmill::mapping::{FIND_LINES, find_lines};
 use shardmill_core::Sandbox;
 use shardmill_sandbox::{
     COMPILE_MODULE, CompilerConfig, SandboxConfig, WasmSandbox, compile_module,
@@ -11,11 +12,10 @@ use shardmill_sandbox::{
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments
-        .next()
-        .is_some_and(|first| first == COMPILE_MODULE)
-    {
-        return compile_module(arguments);
+    match arguments.next() {
+        Some(first) if first == COMPILE_MODULE => return compile_module(arguments),
+        Some(first) if first == FIND_LINES => return find_lines(),
+        _ => {}
     }
     shardmill::cli::main(contained, || {
         Ok(Arc::new(WasmSandbox::new(SandboxConfig::simulated())?))

@@ -31,8 +31,9 @@ pub use dry_run::{
     DEFAULT_DRY_RUN_RECORDS, DryRunError, DryRunPage, DryRunRequest, MAX_DRY_RUN_RECORDS,
 };
 pub use failures::{
-    BadBundle, Difference, FailureBounds, FailureEntry, FailureFilter, Failures, FailuresError,
-    Imported, Kept, Line, Page, RedriveOutcome, Redriven, Replay, Replayed, Room,
+    BadBundle, Difference, FIND_LINES, FailureBounds, FailureEntry, FailureFilter, Failures,
+    FailuresError, Imported, Kept, Line, Page, RedriveOutcome, Redriven, Replay, Replayed, Room,
+    find_lines,
 };
 pub use fates::{Fate, FatesError, Placed};
 pub use ids::{Ids, Numbers};

@@ -106,8 +106,9 @@ pub async fn run(
     delivery.allowed.data_dir = Some(config.data_dir);
     delivery.allowed.strangers = closed || !config.listen.ip().is_loopback();
     let delivery = Delivery::new(Arc::clone(&store), clock, delivery);
-    let workloads =
+    let mut workloads =
         Workloads::with_delivery(Arc::clone(&store), sandbox, clock, notes, delivery.clone());
+    workloads.failures.contain_lines();
     let kept = workloads.failures.open(config.settings.failures);
     kept.context("count what the failure store holds")?;
     let applied = workloads.functions.apply_quotas();

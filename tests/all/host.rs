@@ -135,6 +135,13 @@ impl Host {
         &self.url
     }
 
+    /// The process that runs; it must still run.
+    pub(crate) fn process_id(&mut self) -> u32 {
+        let process = self.process.as_mut().unwrap();
+        assert_eq!(process.try_wait().unwrap(), None, "the host has ended");
+        process.id()
+    }
+
     /// kill -9.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

@@ -12,6 +12,7 @@ mod delivery;
 mod door;
 mod failures;
 mod host;
+mod hostile;
 mod operate;
 mod poison;
 mod reload;

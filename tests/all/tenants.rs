@@ -341,9 +341,9 @@ async fn keys_and_quotas_change_without_a_restart() {
 #[test]
 fn an_operator_sees_what_all_tenants_used_and_a_tenant_what_it_used() {
     let host = closed("", "");
-    let echo = guest("echo").display().to_string();
+    let clickstream = guest("clickstream").display().to_string();
     for (id, secret) in [(ONE.1, ONE.2), (TWO.1, TWO.2)] {
-        let deploy = ["functions", "deploy", "echo", &echo];
+        let deploy = ["functions", "deploy", "clickstream", &clickstream];
         good(&as_of(&host, (id, secret), &deploy).output().unwrap());
     }
     let accounts = |output: &Output| -> Vec<String> {

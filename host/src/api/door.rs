@@ -14,6 +14,9 @@ pub(crate) enum Refusal {
     /// It was sent to a name that is not this machine's own.
     #[error("host {0:?} is not a loopback name: this host serves its own machine only")]
     ForeignHost(String),
+    /// It names several hosts, of which a proxy may have looked at another. RFC 9112, section 3.2.
+    #[error("several Host headers: one expected")]
+    SeveralHosts,
     /// A web page of another origin sent it.
     #[error("origin {0:?} is not a loopback origin: web pages may not call this host")]
     ForeignOrigin(String),
@@ -28,6 +31,9 @@ pub(crate) fn check<B>(request: &Request<B>, access: Access) -> Result<(), Refus
         let value = request.headers().get(name)?;
         Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
+    if request.headers().get_all(HOST).iter().count() > 1 {
+        return Err(Refusal::SeveralHosts);
+    }
     // HTTP/2 names the host in the URI.
     let host = request.uri().authority().map(ToString::to_string);
     let host = host.or_else(|| header(HOST)).unwrap_or_default();

@@ -85,7 +85,10 @@ pub(crate) async fn respond(
 
 /// The answer to a request that was not let in.
 pub(crate) fn refused(refusal: &Refusal) -> Answer {
-    answer_error(Error::forbidden(refusal))
+    answer_error(match refusal {
+        Refusal::SeveralHosts => Error::bad_request(refusal),
+        Refusal::ForeignHost(_) | Refusal::ForeignOrigin(_) => Error::forbidden(refusal),
+    })
 }
 
 async fn route(call: &Call<'_>) -> Result<Answer, Error> {

@@ -40,6 +40,12 @@ impl Signature {
         let query: Vec<(String, String)> =
             parameters(parts.uri.query().unwrap_or_default()).collect();
         let in_query = query.iter().any(|(name, _)| name == "X-Amz-Algorithm");
+        // A proxy may have looked at the other one.
+        if parts.headers.get_all(AUTHORIZATION).iter().count() > 1 {
+            return Err(AuthError::Incomplete(
+                "Authorization header was given twice. ".into(),
+            ));
+        }
         match (parts.headers.get(AUTHORIZATION), in_query) {
             (None, false) => Err(AuthError::Missing),
             (Some(_), true) => Err(AuthError::Both),

@@ -14,7 +14,9 @@ use shardmill_core::limits::{
     MAX_RETRY_ATTEMPTS, MAX_ROLL_BACK_BATCHES, MAX_TIMEOUT, MAX_TUMBLING_WINDOW, MIN_FUEL,
     MIN_MEMORY_BYTES, MIN_TIMEOUT,
 };
-use shardmill_core::mapping::{BadPolicy, OnExhausted, Policy, Shadow, StartingPosition};
+use shardmill_core::mapping::{
+    BadPolicy, OnExhausted, Policy, Shadow, StartingPosition, may_be_named,
+};
 use shardmill_core::quotas::{FunctionQuotas, MAX_RESERVED_CONCURRENCY, MAX_WEIGHT};
 use shardmill_core::{Scope, Stream, UnixMillis};
 
@@ -471,8 +473,9 @@ fn check_position(table: &MappingTable, here: &Table) -> Result<Option<StartingP
 fn named(kind: &str, at: usize, name: Option<String>) -> Result<String, BadKey> {
     let here = Table(format!("{kind} number {}", at + 1));
     let name = name.ok_or_else(|| here.missing("name", "a name"))?;
-    if name.is_empty() || name.len() > 128 {
-        return Err(here.bad("name", format!("{name:?}"), "1 to 128 characters expected"));
+    if !may_be_named(&name) {
+        let expected = "1 to 128 characters expected, none of them control characters";
+        return Err(here.bad("name", format!("{name:?}"), expected));
     }
     Ok(name)
 }

@@ -43,7 +43,7 @@ pub(super) use give_up::{full, keep};
 pub(super) use inputs::{Found, Given, Seen, recorded};
 pub(super) use ledger::Ledger;
 pub use ledger::{FailureBounds, Kept, Room};
-pub use lines::Line;
+pub use lines::{FIND_LINES, Line, find_lines};
 pub use list::{FailureFilter, Page, Redriven};
 pub use redrive::RedriveOutcome;
 pub use replay::Replayed;
@@ -149,6 +149,11 @@ impl Failures {
             inner: Arc::clone(&mappings.inner),
             lines: Arc::default(),
         }
+    }
+
+    /// Has debug sections read by a child process of this program from now on: [`FIND_LINES`].
+    pub fn contain_lines(&mut self) {
+        self.lines = Arc::new(LineCache::contained("/proc/self/exe".into()));
     }
 
     /// Sets what a tenant may keep, and counts what each keeps: reads the whole table once.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use shardmill_core::mapping::{
-    BadPolicy, Cursor, FilterCriteria, Policy, Position, StartingPosition,
+    BadPolicy, Cursor, FilterCriteria, Policy, Position, StartingPosition, may_be_named,
 };
 use shardmill_core::{Sandbox, Scope, ShardKey, StreamId, StreamName, UnixMillis, timestamp};
 use shardmill_store::{CommitError, Expect, Key, ReadError, Store, Table, Tx, Urgency, Value};
@@ -130,6 +130,9 @@ pub enum MappingError {
     /// There is none.
     #[error("mapping {0:?} does not exist")]
     NotFound(String),
+    /// No name for a mapping.
+    #[error("mapping name {0:?}: 1 to 128 characters expected, none of them control characters")]
+    Name(String),
     /// The stream does not exist.
     #[error("stream {0} does not exist: create it first")]
     NoStream(StreamName),
@@ -273,6 +276,9 @@ impl Mappings {
         scope: &Scope,
         request: CreateMapping,
     ) -> Result<Mapping, MappingError> {
+        if let Some(name) = request.name.as_ref().filter(|name| !may_be_named(name)) {
+            return Err(MappingError::Name(name.clone()));
+        }
         let _control = self.inner.control.lock().await;
         let filters = request.policy.compile()?;
         let now = self.inner.clock.now();

@@ -43,6 +43,12 @@ pub const DEFAULT_OUTPUT_BYTES: usize = 64 << 10;
 pub const MAX_OUTPUT_BYTES: usize = 1 << 20;
 /// Standard error at the end that goes into a trap report, bytes.
 pub const STDERR_TAIL_BYTES: usize = 4 << 10;
+/// A handler's error message that is kept, bytes; the rest is cut.
+pub const MAX_ERROR_MESSAGE_BYTES: usize = 16 << 10;
+/// A handler's error type that is kept, bytes; the rest is cut.
+pub const MAX_ERROR_TYPE_BYTES: usize = 256;
+/// A function's name in a trap report, bytes; the rest is cut. A report has up to forty of them.
+pub const MAX_FRAME_NAME_BYTES: usize = 1 << 10;
 /// Effects of one batch, bytes of names, keys and values.
 pub const DEFAULT_EFFECT_BYTES: usize = 8 << 20;
 /// Effects of one batch, items.

@@ -46,3 +46,9 @@ pub use window::{
 
 #[cfg(test)]
 mod laws;
+
+/// Whether a mapping may have this name: 1 to 128 bytes of anything but control characters, which
+/// would command the terminal of whoever lists it.
+pub fn may_be_named(name: &str) -> bool {
+    (1..=128).contains(&name.len()) && !name.contains(char::is_control)
+}

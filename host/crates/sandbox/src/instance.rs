@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shardmill_core::abi::{self, ANSWER_MIN_BYTES, Answer, event_len, read_answer, write_event};
-use shardmill_core::limits::FunctionLimits;
+use shardmill_core::limits::{FunctionLimits, MAX_ERROR_MESSAGE_BYTES, MAX_ERROR_TYPE_BYTES};
 use shardmill_core::outcome::{Cause, Failure};
 use shardmill_core::sandbox::{
     Again, Carrier, Input, Invocation, LoadError, Mode, NoState, Report, Usage,
@@ -513,8 +513,8 @@ fn judge(
     };
     match returned {
         Returned::Answer(Answer::Error { kind, message, .. }) => Err(Cause::HandlerError {
-            error_type: kind,
-            message,
+            error_type: cut(kind, MAX_ERROR_TYPE_BYTES),
+            message: cut(message, MAX_ERROR_MESSAGE_BYTES),
         }
         .into()),
         Returned::Answer(Answer::Ok(_))
@@ -541,6 +541,12 @@ fn judge(
             Ok(Outcome::Json { text: json(text)? })
         }
     }
+}
+
+/// The beginning of a text, up to so many bytes: it is kept with a failure, and shown in lists.
+fn cut(mut text: String, most: usize) -> String {
+    text.truncate(text.floor_char_boundary(most));
+    text
 }
 
 /// Checks that a response is JSON; nothing stands for `null`.

@@ -2,6 +2,7 @@
 //! limit with what was asked and allowed. What is not the guest's doing is told apart, since it
 //! must not use one of its attempts.
 
+use shardmill_core::limits::MAX_FRAME_NAME_BYTES;
 use shardmill_core::outcome::{Cause, Frame};
 use wasmtime::{Error, PoolConcurrencyLimitError, Trap, WasmBacktrace};
 
@@ -149,10 +150,9 @@ fn frames(error: &Error) -> Vec<Frame> {
         return Vec::new();
     };
     let frame = |frame: &wasmtime::FrameInfo| Frame {
-        function: frame.func_name().map_or_else(
-            || format!("func[{}]", frame.func_index()),
-            |name| format!("{:#}", rustc_demangle::demangle(name)),
-        ),
+        function: frame
+            .func_name()
+            .map_or_else(|| format!("func[{}]", frame.func_index()), readable),
         index: Some(frame.func_index()),
         module_offset: frame.module_offset().map(|offset| offset as u64),
     };
@@ -162,6 +162,30 @@ fn frames(error: &Error) -> Vec<Frame> {
         .take(MAX_FRAMES)
         .map(frame)
         .collect()
+}
+
+/// A function's name as its author wrote it, up to [`MAX_FRAME_NAME_BYTES`]: a mangled name may be
+/// long, and grow without end.
+fn readable(name: &str) -> String {
+    struct Short(String);
+    impl std::fmt::Write for Short {
+        fn write_str(&mut self, text: &str) -> std::fmt::Result {
+            let room = MAX_FRAME_NAME_BYTES - self.0.len();
+            self.0.push_str(&text[..text.floor_char_boundary(room)]);
+            if text.len() <= room {
+                Ok(())
+            } else {
+                Err(std::fmt::Error)
+            }
+        }
+    }
+    let mut short = Short(String::new());
+    // An error says that it is full.
+    let _ = std::fmt::write(
+        &mut short,
+        format_args!("{:#}", rustc_demangle::demangle(name)),
+    );
+    short.0
 }
 
 /// The message of the last panic that Rust's default hook wrote to standard error: place and
@@ -180,6 +204,18 @@ fn panic_message(stderr_tail: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_cut_at_its_bound_mangled_or_not() {
+        assert_eq!(readable("_RNvCs1_1a1b"), "a::b");
+        assert_eq!(readable(&"ä".repeat(2_000)), "ä".repeat(512));
+        // A tuple of tuples: each step back doubles what is written.
+        let mut name = "_RINvC1a1bTu".to_owned();
+        for _ in 0..60 {
+            name += "uETB8_";
+        }
+        assert!(readable(&name).len() <= MAX_FRAME_NAME_BYTES);
+    }
 
     #[test]
     fn a_panic_is_told_by_its_place_and_text() {

@@ -78,6 +78,8 @@ impl Filter {
 /// Which shards come, and from where on; also what a page token says.
 #[derive(Serialize, Deserialize)]
 struct Place {
+    /// The number of the account that it was written for.
+    account: u64,
     issued: UnixMillis,
     stream: StreamId,
     after: Option<ShardId>,
@@ -135,9 +137,12 @@ fn next_page(call: &Call<'_>, input: &Input, token: &str) -> Result<(Arc<Stream>
         }
     }
     let place: Place = page::open(call, Kind::ShardPage, token)?;
+    // Another's is like one that nobody wrote.
+    if place.account != call.caller.scope.tenant.number() {
+        return Err(page::invalid());
+    }
     page::in_time(call, place.issued)?;
     let stream = call.host.store.stream_by_id(place.stream);
-    let stream = stream.filter(|s| s.scope.tenant == call.caller.scope.tenant);
     let stream = stream.filter(|s| !is_gone(s, call));
     let stream =
         stream.ok_or_else(|| Error::NotFound("The stream of NextToken does not exist.".into()))?;
@@ -168,6 +173,7 @@ fn first_page(call: &Call<'_>, input: &Input) -> Result<(Arc<Stream>, Place), Er
         return Err(target.not_active(&stream, call.now));
     }
     let place = Place {
+        account: call.caller.scope.tenant.number(),
         issued: call.now,
         stream: stream.id,
         after,

@@ -23,6 +23,8 @@ pub(crate) const MEMBERS: &[Member] = &[
 /// What a page token says.
 #[derive(Serialize, Deserialize)]
 struct Token {
+    /// The number of the account that it was written for.
+    account: u64,
     issued: UnixMillis,
     after: String,
 }
@@ -37,6 +39,10 @@ pub(crate) async fn run(call: &Call<'_>, input: Input) -> Result<Output, Error> 
         .map(|text| page::open(call, Kind::StreamPage, text))
         .transpose()?;
     if let Some(token) = &token {
+        // Another's is like one that nobody wrote.
+        if token.account != call.caller.scope.tenant.number() {
+            return Err(page::invalid());
+        }
         page::in_time(call, token.issued)?;
     }
     let after = token.as_ref().map(|token| token.after.as_str());
@@ -56,6 +62,7 @@ pub(crate) async fn run(call: &Call<'_>, input: Input) -> Result<Output, Error> 
         out.member("HasMoreStreams").boolean(more);
         if let Some(last) = streams.last().filter(|_| more) {
             let token = Token {
+                account: call.caller.scope.tenant.number(),
                 issued: call.now,
                 after: last.name.as_str().to_owned(),
             };

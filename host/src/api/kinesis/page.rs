@@ -29,7 +29,12 @@ pub(crate) fn open<T: DeserializeOwned>(
     let payload = call.host.seal.open(kind, text);
     payload
         .and_then(|payload| serde_json::from_slice(&payload).ok())
-        .ok_or_else(|| Error::InvalidArgument("NextToken is invalid.".into()))
+        .ok_or_else(invalid)
+}
+
+/// What a text is answered with that this host did not write for the caller.
+pub(crate) fn invalid() -> Error {
+    Error::InvalidArgument("NextToken is invalid.".into())
 }
 
 /// # Errors

@@ -56,7 +56,10 @@ pub(crate) async fn handle(host: &Services, request: Request<Incoming>) -> Answe
 pub(crate) fn refused(refusal: &Refusal) -> Answer {
     let error = Error::AccessDenied(refusal.to_string());
     let mut answer = failed(&error, Format::Json);
-    *answer.status_mut() = StatusCode::FORBIDDEN;
+    *answer.status_mut() = match refusal {
+        Refusal::SeveralHosts => StatusCode::BAD_REQUEST,
+        Refusal::ForeignHost(_) | Refusal::ForeignOrigin(_) => StatusCode::FORBIDDEN,
+    };
     answer
 }
 

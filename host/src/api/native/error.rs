@@ -237,7 +237,8 @@ impl From<MappingError> for Error {
             MappingError::Deleting(_)
             | MappingError::Deaggregate(_)
             | MappingError::Parked { .. } => Self::conflict(error),
-            MappingError::Policy(_)
+            MappingError::Name(_)
+            | MappingError::Policy(_)
             | MappingError::Function(_)
             | MappingError::NoSuchPlace(_)
             | MappingError::Future { .. } => Self::bad_request(error),

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use shardmill_core::block::Placement;
 use shardmill_core::effects::Effects;
+use shardmill_core::limits::MAX_BATCH_SIZE;
 use shardmill_core::outcome::Outcome;
 use shardmill_core::sandbox::{Input, LogLevel, LogLine, Report};
 use shardmill_core::{Batch, Block, Records, ShardId, Slice, UnixMillis};
@@ -71,6 +72,11 @@ fn batch(event: &[u8], now: UnixMillis) -> Result<Batch, Error> {
     };
     let event: Event =
         serde_json::from_slice(event).map_err(|e| explain(Error::json("event", &e)))?;
+    let (count, most) = (event.records.len(), MAX_BATCH_SIZE as usize);
+    if count > most {
+        let what = format!("event: {count} records: at most {most} expected");
+        return Err(Error::bad_request(what));
+    }
     let mut records = Records::default();
     for EventRecord { kinesis } in &event.records {
         let data = base64_simd::STANDARD.decode_to_vec(&kinesis.data);

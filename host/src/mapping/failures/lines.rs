@@ -1,30 +1,42 @@
 //! From a guest's stack to its source: file and line by the DWARF sections of the stored module,
-//! where it has some. Done when somebody looks, on a thread that may block, never when a trap
-//! happens; what was found is kept for a few modules.
+//! where it has some. Done when somebody looks, never when a trap happens; what was found is kept
+//! for a few modules.
+//!
+//! Debug sections are somebody's bytes like all of the module, and a few of them can stand for
+//! gigabytes of lines: a host has them read by a child process with limits (`child`).
 //!
 //! DWARF in WebAssembly counts addresses from the beginning of the code section's contents
 //! ("DWARF for WebAssembly", section "Code addresses"). An instruction that the engine has taken
 //! over from an inlined function has no offset: of such a frame only the function is known, and
 //! the line given is the function's first.
 
+mod child;
+
+pub use child::{FIND_LINES, find_lines};
+
 use std::collections::{HashMap, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use addr2line::Context;
 use addr2line::gimli::{self, Dwarf, EndianSlice, LittleEndian, SectionId};
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use shardmill_core::limits::MAX_FRAME_NAME_BYTES;
 use shardmill_core::outcome::Frame;
 use shardmill_store::ReadError;
+use tokio::sync::Mutex as Turn;
 
 /// Modules whose lines are remembered.
 const MODULES: usize = 16;
 /// Frames that are remembered of each.
 const FRAMES: usize = 2_000;
 
+/// Functions that were inlined into one another, of one frame.
+const INLINED: usize = 100;
+
 /// A place in the source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
     /// The function, demangled, if it is known.
     pub function: Option<String>,
@@ -39,7 +51,7 @@ pub struct Line {
 }
 
 /// What identifies a frame in a module: the instruction's offset, or else the function's index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Ask {
     Offset(u64),
     Function(u32),
@@ -48,11 +60,26 @@ enum Ask {
 
 type Known = HashMap<Ask, Vec<Line>>;
 
-/// Remembers what was found.
+/// Looks lines up, and remembers what was found.
 #[derive(Default)]
-pub(super) struct LineCache(Mutex<VecDeque<(String, Known)>>);
+pub(super) struct LineCache {
+    found: Mutex<VecDeque<(String, Known)>>,
+    /// The program whose `main` hands [`FIND_LINES`] to [`find_lines`]; without one modules are
+    /// read in this process.
+    program: Option<PathBuf>,
+    /// One module is read at a time.
+    turn: Turn<()>,
+}
 
 impl LineCache {
+    /// Has modules read by a child process.
+    pub(super) fn contained(program: PathBuf) -> Self {
+        Self {
+            program: Some(program),
+            ..Self::default()
+        }
+    }
+
     /// The lines of each frame. `wasm` reads the module, if something is not known yet.
     pub(super) async fn resolve<F>(
         &self,
@@ -70,10 +97,17 @@ impl LineCache {
         let Some(wasm) = wasm().await? else {
             return Ok(vec![Vec::new(); asks.len()]);
         };
-        let asked = asks.clone();
-        let found = tokio::task::spawn_blocking(move || resolve(&wasm, &asked)).await;
-        // A parser that panics on somebody's debug sections costs their line numbers.
-        let found = found.unwrap_or_else(|_| vec![Vec::new(); asks.len()]);
+        let _turn = self.turn.lock().await;
+        let found = match &self.program {
+            Some(program) => child::ask(program, &wasm, &asks).await,
+            None => {
+                let asked = asks.clone();
+                let found = tokio::task::spawn_blocking(move || resolve(&wasm, &asked)).await;
+                found.ok()
+            }
+        };
+        // A parser that fails on somebody's debug sections costs their line numbers.
+        let found = found.unwrap_or_else(|| vec![Vec::new(); asks.len()]);
         self.remember(digest, &asks, &found);
         Ok(found)
     }
@@ -97,7 +131,7 @@ impl LineCache {
     }
 
     fn cache(&self) -> MutexGuard<'_, VecDeque<(String, Known)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -152,7 +186,9 @@ fn lines_at(context: &Context<EndianSlice<'_, LittleEndian>>, address: u64) -> V
     let Ok(mut frames) = context.find_frames(address).skip_all_loads() else {
         return lines;
     };
-    while let Ok(Some(frame)) = frames.next() {
+    while lines.len() < INLINED
+        && let Ok(Some(frame)) = frames.next()
+    {
         let Some(place) = frame.location else {
             continue;
         };
@@ -161,14 +197,18 @@ fn lines_at(context: &Context<EndianSlice<'_, LittleEndian>>, address: u64) -> V
         };
         let function = frame.function.as_ref().and_then(|f| f.demangle().ok());
         lines.push(Line {
-            function: function.map(|name| short(&name).to_owned()),
-            file: relative(file, folder.as_deref()),
+            function: function.map(|name| cut(short(&name)).to_owned()),
+            file: cut(&relative(file, folder.as_deref())).to_owned(),
             line,
             column: place.column.filter(|column| *column > 0),
             whole_function: false,
         });
     }
     lines
+}
+
+fn cut(name: &str) -> &str {
+    &name[..name.floor_char_boundary(MAX_FRAME_NAME_BYTES)]
 }
 
 /// The file as a reader knows it: below the compiler's folder, or below the standard library's.
