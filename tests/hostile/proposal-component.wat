@@ -1,3 +1,3 @@
-;; tries: a component that is none
-;; deploy: 400 not_deployed: components are not supported by this version: *
+;; tries: a component that is empty
+;; deploy: 400 not_deployed: component exports neither abi and handle *
 (component)

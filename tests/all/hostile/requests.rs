@@ -896,7 +896,7 @@ fn bounds() -> Vec<Attack> {
         attack!(
             "settings-account",
             "a function that names another account as its own",
-            "400 bad_request: settings: name, wasm, account and region are not for here",
+            "400 bad_request: settings: name, wasm, account, region, weight and reserved_concurrency are not for here",
             |site| native(
                 site,
                 "PUT",
