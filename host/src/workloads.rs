@@ -21,6 +21,8 @@ pub struct Workloads {
     pub mappings: Mappings,
     /// Shows, replays and redrives what was given up.
     pub failures: Failures,
+    /// Runs all of it.
+    pub(crate) sandbox: Arc<dyn Sandbox>,
     /// What functions used; `usage::run` writes it.
     pub usage: Arc<Ledger>,
 }
@@ -66,7 +68,7 @@ impl Workloads {
         ));
         let mappings = Mappings::with_ids(
             store,
-            sandbox,
+            Arc::clone(&sandbox),
             Arc::clone(&functions),
             clock,
             notes,
@@ -78,6 +80,7 @@ impl Workloads {
             functions,
             mappings,
             failures,
+            sandbox,
             usage,
         }
     }

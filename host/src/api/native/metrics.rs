@@ -5,12 +5,13 @@
 //! belongs to a shard has the label `shard`; a sum over it is the mapping's. `docs/metrics.md`
 //! lists them all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
 use std::sync::Arc;
 
 use hyper::StatusCode;
 use shardmill_core::Scope;
+use shardmill_core::admission::Standing;
 use shardmill_core::mapping::Circuit;
 use shardmill_store::{Key, Stats, Table};
 
@@ -105,7 +106,7 @@ const OF_QUOTAS: [Figure<u64>; 1] = [(
     |count| Some(*count as f64),
 )];
 
-const OF_TENANTS: [Figure<TenantFigures>; 6] = [
+const OF_TENANTS: [Figure<TenantFigures>; 10] = [
     (
         "tenant_stored_bytes",
         GAUGE,
@@ -136,12 +137,37 @@ const OF_TENANTS: [Figure<TenantFigures>; 6] = [
         "Functions that a tenant may have",
         |t| t.tenant.quotas.functions.map(f64::from),
     ),
+    (
+        "tenant_running_invocations",
+        GAUGE,
+        "Attempts of a tenant that hold a slot",
+        |t| Some(t.standing.held.slots as f64),
+    ),
+    (
+        "tenant_guest_memory_bytes",
+        GAUGE,
+        "Memory limits of the attempts of a tenant that hold a slot",
+        |t| Some(t.standing.held.bytes as f64),
+    ),
+    (
+        "tenant_waiting_invocations",
+        GAUGE,
+        "Attempts of a tenant that wait for a slot and memory",
+        |t| Some(t.standing.waiting as f64),
+    ),
+    (
+        "tenant_held_back_invocations_total",
+        COUNTER,
+        "Attempts that a tenant's quota or a reserved concurrency made wait",
+        |t| Some(t.standing.held_back as f64),
+    ),
 ];
 
 /// A tenant of the manifest, and what it has.
 struct TenantFigures {
     tenant: Arc<Tenant>,
     usage: Usage,
+    standing: Standing,
 }
 
 const OF_OUTBOXES: [Figure<u64>; 1] = [(
@@ -504,6 +530,9 @@ fn of_mappings(views: &[MappingView], out: &mut String) {
 
 async fn of_tenants(call: &Call<'_>, out: &mut String) -> Result<(), Error> {
     let (mut figures, mut hits) = (Vec::new(), Vec::new());
+    let standings = call.host.workloads.as_ref();
+    let standings = standings.map_or_else(Vec::new, |w| w.sandbox.standings());
+    let standings: HashMap<_, _> = standings.into_iter().collect();
     for tenant in call.host.tenancy.tenants() {
         let store = call.host.store.as_ref();
         let usage = call.host.tenancy.usage(tenant.account, store).await?;
@@ -511,7 +540,13 @@ async fn of_tenants(call: &Call<'_>, out: &mut String) -> Result<(), Error> {
         for (quota, count) in Quota::ALL.into_iter().zip(tenant.meter.hits()) {
             hits.push((format!("{label},quota=\"{}\"", quota.name()), count));
         }
-        figures.push((label, TenantFigures { tenant, usage }));
+        let standing = standings.get(&tenant.account).copied().unwrap_or_default();
+        let figure = TenantFigures {
+            tenant,
+            usage,
+            standing,
+        };
+        figures.push((label, figure));
     }
     let hits: Vec<_> = hits.iter().map(|(l, n)| (l.clone(), n)).collect();
     for figure in &OF_QUOTAS {
