@@ -16,13 +16,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use shardmill_core::Scope;
 use shardmill_core::sandbox::BoxFuture;
-use shardmill_core::{Block, Scope, ShardKey, Stream, StreamId, StreamName, TenantId};
 use shardmill_store::{
-    CommitError, Expect, Extent, Key, ReadError, ReadLimit, Receipt, Seek, Stats, Store, Table, Tx,
-    Urgency, Value, Versioned,
+    CommitError, Expect, Key, ReadError, Receipt, Store, Table, Tx, Urgency, Value, Versioned,
 };
-use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 const MAGIC: &[u8; 4] = b"SMS1";
@@ -282,63 +280,7 @@ impl Store for SealingStore {
         })
     }
 
-    fn has_room(&self, tenant: TenantId, bytes: u64) -> bool {
-        self.store.has_room(tenant, bytes)
-    }
-
-    fn read(
-        &self,
-        shard: ShardKey,
-        from: u64,
-        limit: ReadLimit,
-    ) -> BoxFuture<'_, Result<Vec<Block>, ReadError>> {
-        self.store.read(shard, from, limit)
-    }
-
-    fn seek(&self, shard: ShardKey, to: Seek) -> BoxFuture<'_, Result<u64, ReadError>> {
-        self.store.seek(shard, to)
-    }
-
-    fn extent(
-        &self,
-        shard: ShardKey,
-        from: u64,
-        to: u64,
-    ) -> BoxFuture<'_, Result<Extent, ReadError>> {
-        self.store.extent(shard, from, to)
-    }
-
-    fn subscribe(&self, shard: ShardKey) -> Result<watch::Receiver<u64>, ReadError> {
-        self.store.subscribe(shard)
-    }
-
-    fn counters(&self, scope: &Scope, function: &str) -> Result<Vec<(String, i64)>, ReadError> {
-        self.store.counters(scope, function)
-    }
-
-    fn stream(&self, scope: &Scope, name: &StreamName) -> Option<Arc<Stream>> {
-        self.store.stream(scope, name)
-    }
-
-    fn stream_by_id(&self, id: StreamId) -> Option<Arc<Stream>> {
-        self.store.stream_by_id(id)
-    }
-
-    fn streams(&self, scope: Option<&Scope>) -> Vec<Arc<Stream>> {
-        self.store.streams(scope)
-    }
-
-    fn watch_streams(&self) -> watch::Receiver<u64> {
-        self.store.watch_streams()
-    }
-
-    fn stats(&self) -> Stats {
-        self.store.stats()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.store.close()
-    }
+    shardmill_store::pass_on!(store: read seek extent subscribe has_room catalog);
 }
 
 #[cfg(test)]

@@ -10,9 +10,6 @@ use crate::api::kinesis::tests::{Local, quick, scope};
 use crate::functions::FunctionSettings;
 use crate::mapping::{CreateMapping, Origin};
 use crate::workloads::Workloads;
-use shardmill_core::{Block, StreamName};
-use shardmill_store::{Extent, Key, ReadLimit, Receipt, Stats, Versioned};
-use tokio::sync::watch;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -105,76 +102,7 @@ impl Store for Damaged {
         }
     }
 
-    fn commit(&self, tx: Tx) -> BoxFuture<'_, Result<Receipt, CommitError>> {
-        self.store.commit(tx)
-    }
-
-    fn read(
-        &self,
-        shard: ShardKey,
-        from: u64,
-        limit: ReadLimit,
-    ) -> BoxFuture<'_, Result<Vec<Block>, ReadError>> {
-        self.store.read(shard, from, limit)
-    }
-
-    fn extent(
-        &self,
-        shard: ShardKey,
-        from: u64,
-        to: u64,
-    ) -> BoxFuture<'_, Result<Extent, ReadError>> {
-        self.store.extent(shard, from, to)
-    }
-
-    fn subscribe(&self, shard: ShardKey) -> Result<watch::Receiver<u64>, ReadError> {
-        self.store.subscribe(shard)
-    }
-
-    fn get(&self, key: &Key) -> Result<Option<Versioned>, ReadError> {
-        self.store.get(key)
-    }
-
-    fn scan(
-        &self,
-        prefix: &Key,
-        after: Option<&Key>,
-        limit: usize,
-    ) -> Result<Vec<(Key, Versioned)>, ReadError> {
-        self.store.scan(prefix, after, limit)
-    }
-
-    fn blob(&self, key: &Key) -> BoxFuture<'_, Result<Option<Bytes>, ReadError>> {
-        self.store.blob(key)
-    }
-
-    fn counters(&self, scope: &Scope, function: &str) -> Result<Vec<(String, i64)>, ReadError> {
-        self.store.counters(scope, function)
-    }
-
-    fn stream(&self, scope: &Scope, name: &StreamName) -> Option<Arc<Stream>> {
-        self.store.stream(scope, name)
-    }
-
-    fn stream_by_id(&self, id: StreamId) -> Option<Arc<Stream>> {
-        self.store.stream_by_id(id)
-    }
-
-    fn streams(&self, scope: Option<&Scope>) -> Vec<Arc<Stream>> {
-        self.store.streams(scope)
-    }
-
-    fn watch_streams(&self) -> watch::Receiver<u64> {
-        self.store.watch_streams()
-    }
-
-    fn stats(&self) -> Stats {
-        self.store.stats()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.store.close()
-    }
+    shardmill_store::pass_on!(store: commit read extent subscribe get scan scan_back blob has_room catalog);
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,10 +18,9 @@ use shardmill_core::sandbox::{
 use shardmill_core::stream::StreamMode;
 use shardmill_core::{Records, Scope, Stream, StreamId, UnixMillis};
 use shardmill_store::{
-    Append, CommitError, Extent, Key, Memory, ReadError, ReadLimit, Receipt, Route, Seek, Stats,
-    Store, StreamChange, Tx, Versioned,
+    Append, CommitError, Key, Memory, ReadLimit, Receipt, Route, Seek, Store, StreamChange, Tx,
+    Versioned,
 };
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -1281,70 +1280,8 @@ impl Store for Dying {
             std::future::pending().await
         })
     }
-    fn read(
-        &self,
-        shard: shardmill_core::ShardKey,
-        from: u64,
-        limit: ReadLimit,
-    ) -> BoxFuture<'_, Result<Vec<shardmill_core::Block>, ReadError>> {
-        self.store.read(shard, from, limit)
-    }
-    fn seek(
-        &self,
-        shard: shardmill_core::ShardKey,
-        to: Seek,
-    ) -> BoxFuture<'_, Result<u64, ReadError>> {
-        self.store.seek(shard, to)
-    }
-    fn extent(
-        &self,
-        shard: shardmill_core::ShardKey,
-        from: u64,
-        to: u64,
-    ) -> BoxFuture<'_, Result<Extent, ReadError>> {
-        self.store.extent(shard, from, to)
-    }
-    fn subscribe(
-        &self,
-        shard: shardmill_core::ShardKey,
-    ) -> Result<watch::Receiver<u64>, ReadError> {
-        self.store.subscribe(shard)
-    }
-    fn get(&self, key: &Key) -> Result<Option<Versioned>, ReadError> {
-        self.store.get(key)
-    }
-    fn scan(
-        &self,
-        prefix: &Key,
-        after: Option<&Key>,
-        limit: usize,
-    ) -> Result<Vec<(Key, Versioned)>, ReadError> {
-        self.store.scan(prefix, after, limit)
-    }
-    fn blob(&self, key: &Key) -> BoxFuture<'_, Result<Option<Bytes>, ReadError>> {
-        self.store.blob(key)
-    }
-    fn counters(&self, scope: &Scope, function: &str) -> Result<Vec<(String, i64)>, ReadError> {
-        self.store.counters(scope, function)
-    }
-    fn stream(&self, scope: &Scope, name: &shardmill_core::StreamName) -> Option<Arc<Stream>> {
-        self.store.stream(scope, name)
-    }
-    fn stream_by_id(&self, id: StreamId) -> Option<Arc<Stream>> {
-        self.store.stream_by_id(id)
-    }
-    fn streams(&self, scope: Option<&Scope>) -> Vec<Arc<Stream>> {
-        self.store.streams(scope)
-    }
-    fn watch_streams(&self) -> watch::Receiver<u64> {
-        self.store.watch_streams()
-    }
-    fn stats(&self) -> Stats {
-        self.store.stats()
-    }
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.store.close()
-    }
+
+    shardmill_store::pass_on!(store: read seek extent subscribe get scan scan_back blob has_room catalog);
 }
 
 #[tokio::test(start_paused = true)]

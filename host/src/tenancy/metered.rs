@@ -4,13 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use shardmill_core::TenantId;
 use shardmill_core::sandbox::BoxFuture;
-use shardmill_core::{Block, Scope, ShardKey, Stream, StreamId, StreamName, TenantId};
-use shardmill_store::{
-    CommitError, Extent, Key, ReadError, ReadLimit, Receipt, Seek, Stats, Store, Tx, Versioned,
-};
-use tokio::sync::watch;
+use shardmill_store::{CommitError, Receipt, Store, Tx};
 
 use super::{Meter, Tenancy};
 
@@ -108,83 +104,5 @@ impl Store for MeteredStore {
         tenant.is_none_or(|tenant| tenant.meter.has_room(bytes))
     }
 
-    fn read(
-        &self,
-        shard: ShardKey,
-        from: u64,
-        limit: ReadLimit,
-    ) -> BoxFuture<'_, Result<Vec<Block>, ReadError>> {
-        self.store.read(shard, from, limit)
-    }
-
-    fn seek(&self, shard: ShardKey, to: Seek) -> BoxFuture<'_, Result<u64, ReadError>> {
-        self.store.seek(shard, to)
-    }
-
-    fn extent(
-        &self,
-        shard: ShardKey,
-        from: u64,
-        to: u64,
-    ) -> BoxFuture<'_, Result<Extent, ReadError>> {
-        self.store.extent(shard, from, to)
-    }
-
-    fn subscribe(&self, shard: ShardKey) -> Result<watch::Receiver<u64>, ReadError> {
-        self.store.subscribe(shard)
-    }
-
-    fn get(&self, key: &Key) -> Result<Option<Versioned>, ReadError> {
-        self.store.get(key)
-    }
-
-    fn scan(
-        &self,
-        prefix: &Key,
-        after: Option<&Key>,
-        limit: usize,
-    ) -> Result<Vec<(Key, Versioned)>, ReadError> {
-        self.store.scan(prefix, after, limit)
-    }
-
-    fn scan_back(
-        &self,
-        prefix: &Key,
-        before: Option<&Key>,
-        limit: usize,
-    ) -> Result<Vec<(Key, Versioned)>, ReadError> {
-        self.store.scan_back(prefix, before, limit)
-    }
-
-    fn blob(&self, key: &Key) -> BoxFuture<'_, Result<Option<Bytes>, ReadError>> {
-        self.store.blob(key)
-    }
-
-    fn counters(&self, scope: &Scope, function: &str) -> Result<Vec<(String, i64)>, ReadError> {
-        self.store.counters(scope, function)
-    }
-
-    fn stream(&self, scope: &Scope, name: &StreamName) -> Option<Arc<Stream>> {
-        self.store.stream(scope, name)
-    }
-
-    fn stream_by_id(&self, id: StreamId) -> Option<Arc<Stream>> {
-        self.store.stream_by_id(id)
-    }
-
-    fn streams(&self, scope: Option<&Scope>) -> Vec<Arc<Stream>> {
-        self.store.streams(scope)
-    }
-
-    fn watch_streams(&self) -> watch::Receiver<u64> {
-        self.store.watch_streams()
-    }
-
-    fn stats(&self) -> Stats {
-        self.store.stats()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.store.close()
-    }
+    shardmill_store::pass_on!(store: read seek extent subscribe get scan scan_back blob catalog);
 }

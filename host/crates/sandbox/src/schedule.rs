@@ -1,8 +1,9 @@
 //! Whose slice is next: between tenants, then between a tenant's functions, then first come, first
 //! served. Both by weight, of what their slices have cost.
 //!
-//! **A slice costs** its fuel, or what its time would be worth in fuel where that is more: making
-//! an instance, touching fresh memory and copying a batch burn little fuel, but they hold the core.
+//! **A slice costs** what its time is worth in fuel, or its fuel where that is more: making an
+//! instance, touching fresh memory and copying a batch burn little fuel, but they hold the core, and
+//! a unit of one guest's fuel takes ten times as long as of another's.
 //!
 //! A tenant with a quota of fuel per second rests when that is burnt, until there is more.
 
@@ -18,11 +19,12 @@ use tokio::time::Instant;
 
 use crate::meter::SLICE_FUEL;
 
-/// What a nanosecond on a core is worth, units of fuel. Guests were measured to burn 11 to 22.
-const FUEL_PER_NANO: u64 = 10;
+/// What a nanosecond on a core is worth, units of fuel. Guests were measured to burn 2 to 22: at the
+/// most that they can, or else who burns quickly would pay more for its time than who burns slowly.
+const FUEL_PER_NANO: u64 = 25;
 
 /// The least that a slice costs: what goes before and after it is not in its own time.
-const LEAST_COST: u64 = 50_000;
+const LEAST_COST: u64 = 125_000;
 
 /// Seconds' worth of its quota that a tenant may be in debt at the most. What a slice burns is known
 /// when it has ended, and one instruction may copy a gigabyte.
@@ -440,6 +442,25 @@ mod tests {
         };
         let had = run(&mut schedule, 10_000, slice);
         assert!(had[&1].abs_diff(had[&2]) <= 2 * slice(1).cost(), "{had:?}");
+    }
+
+    #[test]
+    fn guests_get_equal_times_however_quickly_they_burn() {
+        let mut schedule = Schedule::default();
+        schedule.push(owner(1, "quick"), 1);
+        schedule.push(owner(2, "slow"), 2);
+        let slice = |item| Slice {
+            fuel: SLICE_FUEL,
+            ran: Duration::from_micros([0, 50, 500][item as usize]),
+        };
+        let had = run(&mut schedule, 10_000, slice);
+        let time = |item| had[&item] / slice(item).cost() * slice(item).ran.as_micros() as u64;
+        assert!(
+            time(1).abs_diff(time(2)) <= 1_000,
+            "{} and {} µs",
+            time(1),
+            time(2)
+        );
     }
 
     #[test]

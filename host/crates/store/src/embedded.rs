@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shardmill_core::sandbox::BoxFuture;
-use shardmill_core::{Block, Scope, ShardKey, Stream, StreamId, StreamName};
+use shardmill_core::{Block, Scope, ShardKey, Stream, StreamId, StreamName, TenantId};
 use tokio::sync::{oneshot, watch};
 
 use crate::frame::Contents;
@@ -385,6 +385,10 @@ impl Store for Embedded {
         limit: usize,
     ) -> Result<Vec<(Key, Versioned)>, ReadError> {
         self.shared.scan_back(prefix, before, limit)
+    }
+
+    fn has_room(&self, _: TenantId, _: u64) -> bool {
+        true
     }
 
     fn blob(&self, key: &Key) -> BoxFuture<'_, Result<Option<Bytes>, ReadError>> {

@@ -18,6 +18,7 @@ mod frame;
 mod key;
 mod layer;
 mod memory;
+mod pass_on;
 mod receipt;
 mod resolved;
 mod route;
@@ -40,12 +41,19 @@ pub use memory::Memory;
 pub use tables::TablesError;
 pub use tx::*;
 
+// For what `pass_on` writes elsewhere.
+#[doc(hidden)]
+pub use bytes::Bytes;
+#[doc(hidden)]
+pub use shardmill_core as core;
+#[doc(hidden)]
+pub use shardmill_core::sandbox::BoxFuture;
+#[doc(hidden)]
+pub use tokio::sync::watch;
+
 use std::sync::Arc;
 
-use bytes::Bytes;
-use shardmill_core::sandbox::BoxFuture;
 use shardmill_core::{Block, Scope, ShardKey, Stream, StreamId, StreamName, TenantId, UnixMillis};
-use tokio::sync::watch;
 
 /// Tells the time that arriving records get. The host hands in its own, which tests can pause.
 pub type Clock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
@@ -135,11 +143,7 @@ pub trait Store: Send + Sync {
         prefix: &Key,
         before: Option<&Key>,
         limit: usize,
-    ) -> Result<Vec<(Key, Versioned)>, ReadError> {
-        let all = self.scan(prefix, None, usize::MAX)?.into_iter().rev();
-        let below = all.filter(|(key, _)| before.is_none_or(|before| key < before));
-        Ok(below.take(limit).collect())
-    }
+    ) -> Result<Vec<(Key, Versioned)>, ReadError>;
 
     /// The blob of a key that was written with [`Value::Blob`]; `None` if there is none.
     ///
@@ -167,10 +171,7 @@ pub trait Store: Send + Sync {
 
     /// Whether so many more bytes of records find room under the tenant's quota. A store that knows
     /// no quotas has room.
-    fn has_room(&self, tenant: TenantId, bytes: u64) -> bool {
-        let _ = (tenant, bytes);
-        true
-    }
+    fn has_room(&self, tenant: TenantId, bytes: u64) -> bool;
 
     /// Figures for metrics and people.
     fn stats(&self) -> Stats;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use shardmill_core::sandbox::BoxFuture;
-use shardmill_core::{Block, Scope, ShardKey, Stream, StreamId, StreamName};
+use shardmill_core::{Block, Scope, ShardKey, Stream, StreamId, StreamName, TenantId};
 use tokio::sync::watch;
 
 use crate::catalog::Catalog;
@@ -319,6 +319,10 @@ impl Store for Memory {
             .take(limit)
             .map(|(key, stored)| (key.clone(), stored.versioned()))
             .collect())
+    }
+
+    fn has_room(&self, _: TenantId, _: u64) -> bool {
+        true
     }
 
     fn blob(&self, key: &Key) -> BoxFuture<'_, Result<Option<Bytes>, ReadError>> {

@@ -4,15 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use shardmill_core::mapping::Cursor;
 use shardmill_core::sandbox::BoxFuture;
-use shardmill_core::{Block, Scope, ShardKey, Stream, StreamId, StreamName};
-use shardmill_store::{
-    CommitError, Extent, Key, Memory, ReadError, ReadLimit, Receipt, Seek, Stats, Store, Table, Tx,
-    Value, Versioned,
-};
-use tokio::sync::watch;
+use shardmill_store::{CommitError, Key, Memory, Receipt, Store, Table, Tx, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::log::Log;
@@ -195,74 +189,5 @@ impl Store for Shell {
         })
     }
 
-    fn read(
-        &self,
-        shard: ShardKey,
-        from: u64,
-        limit: ReadLimit,
-    ) -> BoxFuture<'_, Result<Vec<Block>, ReadError>> {
-        self.memory.read(shard, from, limit)
-    }
-
-    fn seek(&self, shard: ShardKey, to: Seek) -> BoxFuture<'_, Result<u64, ReadError>> {
-        self.memory.seek(shard, to)
-    }
-
-    fn extent(
-        &self,
-        shard: ShardKey,
-        from: u64,
-        to: u64,
-    ) -> BoxFuture<'_, Result<Extent, ReadError>> {
-        self.memory.extent(shard, from, to)
-    }
-
-    fn subscribe(&self, shard: ShardKey) -> Result<watch::Receiver<u64>, ReadError> {
-        self.memory.subscribe(shard)
-    }
-
-    fn get(&self, key: &Key) -> Result<Option<Versioned>, ReadError> {
-        self.memory.get(key)
-    }
-
-    fn scan(
-        &self,
-        prefix: &Key,
-        after: Option<&Key>,
-        limit: usize,
-    ) -> Result<Vec<(Key, Versioned)>, ReadError> {
-        self.memory.scan(prefix, after, limit)
-    }
-
-    fn blob(&self, key: &Key) -> BoxFuture<'_, Result<Option<Bytes>, ReadError>> {
-        self.memory.blob(key)
-    }
-
-    fn counters(&self, scope: &Scope, function: &str) -> Result<Vec<(String, i64)>, ReadError> {
-        self.memory.counters(scope, function)
-    }
-
-    fn stream(&self, scope: &Scope, name: &StreamName) -> Option<Arc<Stream>> {
-        self.memory.stream(scope, name)
-    }
-
-    fn stream_by_id(&self, id: StreamId) -> Option<Arc<Stream>> {
-        self.memory.stream_by_id(id)
-    }
-
-    fn streams(&self, scope: Option<&Scope>) -> Vec<Arc<Stream>> {
-        self.memory.streams(scope)
-    }
-
-    fn watch_streams(&self) -> watch::Receiver<u64> {
-        self.memory.watch_streams()
-    }
-
-    fn stats(&self) -> Stats {
-        self.memory.stats()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.memory.close()
-    }
+    shardmill_store::pass_on!(memory: read seek extent subscribe get scan scan_back blob has_room catalog);
 }

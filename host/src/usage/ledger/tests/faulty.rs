@@ -4,14 +4,10 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, mpsc};
 
-use bytes::Bytes;
+use shardmill_core::UnixMillis;
 use shardmill_core::sandbox::BoxFuture;
-use shardmill_core::{Block, Scope, ShardKey, Stream, StreamId, StreamName, UnixMillis};
-use shardmill_store::{
-    CommitError, Extent, Key, Memory, ReadError, ReadLimit, Receipt, Seek, Stats, Store, Tx,
-    Versioned,
-};
-use tokio::sync::{Notify, watch};
+use shardmill_store::{CommitError, Key, Memory, ReadError, Receipt, Store, Tx, Versioned};
+use tokio::sync::Notify;
 
 /// What becomes of commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,78 +88,5 @@ impl Store for Faulty {
         Ok(found)
     }
 
-    fn has_room(&self, tenant: shardmill_core::TenantId, bytes: u64) -> bool {
-        self.memory.has_room(tenant, bytes)
-    }
-
-    fn read(
-        &self,
-        shard: ShardKey,
-        from: u64,
-        limit: ReadLimit,
-    ) -> BoxFuture<'_, Result<Vec<Block>, ReadError>> {
-        self.memory.read(shard, from, limit)
-    }
-
-    fn seek(&self, shard: ShardKey, to: Seek) -> BoxFuture<'_, Result<u64, ReadError>> {
-        self.memory.seek(shard, to)
-    }
-
-    fn extent(
-        &self,
-        shard: ShardKey,
-        from: u64,
-        to: u64,
-    ) -> BoxFuture<'_, Result<Extent, ReadError>> {
-        self.memory.extent(shard, from, to)
-    }
-
-    fn subscribe(&self, shard: ShardKey) -> Result<watch::Receiver<u64>, ReadError> {
-        self.memory.subscribe(shard)
-    }
-
-    fn get(&self, key: &Key) -> Result<Option<Versioned>, ReadError> {
-        self.memory.get(key)
-    }
-
-    fn scan_back(
-        &self,
-        prefix: &Key,
-        before: Option<&Key>,
-        limit: usize,
-    ) -> Result<Vec<(Key, Versioned)>, ReadError> {
-        self.memory.scan_back(prefix, before, limit)
-    }
-
-    fn blob(&self, key: &Key) -> BoxFuture<'_, Result<Option<Bytes>, ReadError>> {
-        self.memory.blob(key)
-    }
-
-    fn counters(&self, scope: &Scope, function: &str) -> Result<Vec<(String, i64)>, ReadError> {
-        self.memory.counters(scope, function)
-    }
-
-    fn stream(&self, scope: &Scope, name: &StreamName) -> Option<Arc<Stream>> {
-        self.memory.stream(scope, name)
-    }
-
-    fn stream_by_id(&self, id: StreamId) -> Option<Arc<Stream>> {
-        self.memory.stream_by_id(id)
-    }
-
-    fn streams(&self, scope: Option<&Scope>) -> Vec<Arc<Stream>> {
-        self.memory.streams(scope)
-    }
-
-    fn watch_streams(&self) -> watch::Receiver<u64> {
-        self.memory.watch_streams()
-    }
-
-    fn stats(&self) -> Stats {
-        self.memory.stats()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.memory.close()
-    }
+    shardmill_store::pass_on!(memory: read seek extent subscribe get scan_back blob has_room catalog);
 }
